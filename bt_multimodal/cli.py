@@ -1,0 +1,249 @@
+"""The command line that the pretraining tasks share.
+
+Nothing heavy is imported until there is something to do: Lightning alone takes many seconds.
+"""
+
+import difflib
+import os
+import re
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+    from bt_multimodal.data import Modality
+
+
+_RUN_DIR = "BT_MULTIMODAL_RUN_DIR"
+
+
+class UsageError(ValueError):
+    """Something the user wrote cannot work; the message is one line."""
+
+
+@dataclass
+class ProbeOptions:
+    """How the final table is made and how often the online probe looks.
+
+    Args:
+        every: epochs between two looks of the online probe.
+        table: whether to extract all features and make the final table and the map of the features
+            (too much for data that do not fit memory).
+        linear: whether the final table has a linear probe on all labels (slow on wide raw data).
+        per_class: labels a class in the few-label columns, 5 draws each.
+    """
+
+    every: int = 1
+    table: bool = True
+    linear: bool = True
+    per_class: list[int] = field(default_factory=lambda: [10])
+
+
+def fail(message: str) -> int:
+    """Print one line and give the exit status of wrong usage."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+def _keys(parser: "ArgumentParser") -> list[str]:
+    return [action.dest for action in parser._actions if action.dest not in ("help", "config")]
+
+
+def _explain(parser: "ArgumentParser", error: Exception) -> str:
+    """jsonargparse's message on one line, with the nearest right key for one it does not know."""
+    text = " ".join(str(error).split())
+    known = _keys(parser)
+    found = re.search(r"unrecognized arguments: --([\w.]+)", text)
+    if found is None:
+        group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
+        unknown = f"{group[1]}.{group[2]}" if group else None
+    else:
+        unknown = found[1]
+    if unknown is None:
+        option = re.search(r"(?:Option|Key) '([\w.]+)' is not (?:accepted|expected)", text)
+        return text if option is None else f"{text}; the keys of this part are listed by fit --help"
+    near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
+    return f"unknown key {unknown}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _parser() -> "ArgumentParser":
+    import lightning.pytorch as pl
+    from jsonargparse import ArgumentParser
+
+    from bt_multimodal.datamodule import TwinData
+    from bt_multimodal.pretraining import Pretraining
+
+    parser = ArgumentParser(exit_on_error=False, prog="fit")
+    parser.add_argument("--config", action="config", help="a YAML file; keys given after it win")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, views and batch order")
+    parser.add_argument("--run_dir", type=str | None, default=None, help="default: runs/<config>/<time>")
+    parser.add_subclass_arguments(_module_type(), "views", required=True)
+    parser.add_class_arguments(Pretraining, "model", skip={"views"}, instantiate=False)
+    parser.add_class_arguments(TwinData, "data", skip={"views", "modality", "seed"}, instantiate=False)
+    parser.add_class_arguments(ProbeOptions, "probe")
+    own = {
+        "accumulate_grad_batches", "callbacks", "default_root_dir", "enable_checkpointing",
+        "enable_model_summary", "enable_progress_bar", "logger", "reload_dataloaders_every_n_epochs",
+        "use_distributed_sampler", "overfit_batches",
+    }  # fmt: skip
+    parser.add_class_arguments(pl.Trainer, "trainer", skip=own, instantiate=False)
+    return parser
+
+
+def _module_type() -> type:
+    from torch import nn
+
+    return nn.Module
+
+
+def _run_dir(config: "Namespace") -> Path:
+    if config.run_dir:
+        return Path(config.run_dir)
+    if "LOCAL_RANK" not in os.environ or _RUN_DIR not in os.environ:
+        stem = Path(str(config.config[-1])).stem if config.config else "run"
+        # Left for the ranks that Lightning starts by this command again.
+        os.environ[_RUN_DIR] = f"runs/{stem}/{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path(os.environ[_RUN_DIR])
+
+
+def pretrain(doc: str, modality: "Callable[[], Modality]", argv: Sequence[str] | None = None) -> int:
+    """Run a pretraining task's command line.
+
+    Args:
+        doc: the task's docstring: what a bare command and ``--help`` print.
+        modality: a function giving the `Modality` (its imports wait until they are needed).
+        argv: arguments after the script's name.
+
+    Returns:
+        The exit status: 0, or 2 after one line on standard error.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(doc.strip())
+        return 0
+    if argv[0] != "fit":
+        return fail(f"unknown command {argv[0]!r}; the command is: fit")
+    sys.path.insert(0, os.getcwd())  # a user's own encoder, as `python -m` would find it
+    warnings.filterwarnings("ignore", module=r"(lightning|jsonargparse|torch)\b.*")
+    parser = _parser()
+    if "accumulate_grad_batches" in " ".join(argv):
+        return fail(
+            "accumulate_grad_batches would average small correlation matrices, which is another objective; "
+            "use a larger batch_size"
+        )
+    from jsonargparse import ArgumentError
+
+    from bt_multimodal.callbacks import TrainingFailedError
+
+    try:
+        config = parser.parse_args(argv[1:])
+    except (ArgumentError, TypeError, ValueError) as error:
+        return fail(_explain(parser, error))
+    try:
+        return _fit(parser, config, modality())
+    except TrainingFailedError as error:
+        return fail(str(error)) - 1
+    except (ArgumentError, ValueError, OSError) as error:
+        return fail(_last_line(error))
+
+
+def _last_line(error: Exception) -> str:
+    # An error from a loader's worker arrives as its whole traceback.
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1] if "Traceback" in str(error) else " ".join(lines)
+
+
+def _spec(part: Any) -> dict[str, Any]:
+    return {
+        "class_path": part.class_path,
+        "init_args": part.init_args.as_dict() if "init_args" in part else {},
+    }
+
+
+def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
+    import logging
+
+    import lightning.pytorch as pl
+    import torch
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    from bt_multimodal.callbacks import MetricsFile, OnlineProbe, Watch
+    from bt_multimodal.checkpoint import export_encoder
+    from bt_multimodal.datamodule import TwinData
+    from bt_multimodal.features import extract_features, raw_features
+    from bt_multimodal.pretraining import Pretraining, check_first_batch
+    from bt_multimodal.probes import evaluate
+    from bt_multimodal.report import format_table, plot_curves, plot_features
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    run = _run_dir(config)
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    first = "LOCAL_RANK" not in os.environ  # Lightning starts the other ranks by this command again
+    if first and run.is_dir() and any(run.iterdir()) and not checkpoint.is_file():
+        raise UsageError(f"{run} is not empty and holds no checkpoint to continue from")
+    torch.manual_seed(config.seed)
+    parts = parser.instantiate(config)
+    model = Pretraining(views=parts.views, **parts.model.as_dict())
+    data = TwinData(views=parts.views, modality=modality, seed=config.seed, **config.data.as_dict())
+    loader = data.train_dataloader()
+    model.schedule_steps(len(loader), config.trainer.max_epochs or 1)
+    check_first_batch(model, parts.views, next(iter(loader)))
+
+    metrics = MetricsFile(run / "metrics.csv")
+    trainer = pl.Trainer(
+        **config.trainer.as_dict(),
+        default_root_dir=run,
+        logger=False,
+        callbacks=[
+            Watch(metrics, modality.unit),
+            OnlineProbe(metrics, config.probe.every),
+            ModelCheckpoint(run / "checkpoints", save_last=True, save_top_k=0),
+        ],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    run.mkdir(parents=True, exist_ok=True)
+    if trainer.is_global_zero:
+        (run / "config.yaml").write_text(parser.dump(config))
+    encoder = model.twins.encoder
+
+    def table() -> tuple[Any, Any]:
+        both = (data.train_full, data.test)
+        train, test = (extract_features(encoder, data.views, part, device=model.device) for part in both)
+        return train, test
+
+    before = table() if data.labelled and config.probe.table else None
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint.is_file() else None)
+    if not trainer.is_global_zero:
+        return 0
+    export_encoder(run / "encoder.safetensors", encoder, _spec(config.model.encoder), _spec(config.views))
+    plot_curves(run / "metrics.csv", run / "curves.png")
+    if before is not None:
+        after = table()
+        raw = tuple(raw_features(data.views, part) for part in (data.train_full, data.test))
+        rows = {
+            name: evaluate(
+                train, test, per_class=config.probe.per_class, seed=config.seed, linear=config.probe.linear
+            )
+            for name, (train, test) in (
+                (modality.raw, raw),
+                ("untrained encoder", before),
+                ("trained encoder", after),
+            )
+        }
+        text = format_table(rows)
+        (run / "table.txt").write_text(text + "\n")
+        print(
+            f"\n{len(data.test)} held-out {modality.unit}, {len(data.train_full)} for the probes\n{text}",
+            flush=True,
+        )
+        plot_features(before[1], after[1], run / "features.png")
+    print(f"\neverything is in {run}")
+    return 0

@@ -1,0 +1,85 @@
+"""Records of one source as Lightning sees them."""
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader
+
+from bt_multimodal.data import Modality, TwinDataset, twin_loader
+from bt_multimodal.records import Records, open_records, stratified_split
+from bt_multimodal.views import AugmentationSet
+
+
+class TwinData(pl.LightningDataModule):
+    """Twin views of the training split, and records for probing.
+
+    Args:
+        views: the augmentation set.
+        modality: how to open the source.
+        seed: the run's seed.
+        source: a folder, a manifest (CSV, TSV, JSONL), Parquet, a hub data set's name, or an
+            embedded set such as ``sklearn:digits``.
+        batch_size: the global batch, over all ranks.
+        content_column, label_column: columns of a table; found by convention.
+        train_split, test_split: names of the splits; found by convention.
+        validation: share of the training split kept out of training, for choices and the online
+            probe.
+        cache: decode once and keep everything in memory; for small data.
+        num_workers: loader processes.
+    """
+
+    def __init__(
+        self,
+        views: AugmentationSet,
+        modality: Modality,
+        seed: int,
+        source: str,
+        batch_size: int = 256,
+        content_column: str | None = None,
+        label_column: str | None = None,
+        train_split: str | None = None,
+        test_split: str | None = None,
+        validation: float = 0.1,
+        cache: bool = False,
+        num_workers: int = 0,
+    ):
+        super().__init__()
+        if not 0 <= validation < 1:
+            raise ValueError(f"validation is a share in [0, 1), not {validation}")
+        splits = open_records(
+            source,
+            extensions=modality.extensions,
+            content_columns=modality.columns,
+            content_column=content_column,
+            label_column=label_column,
+            train_split=train_split,
+            test_split=test_split,
+        )
+        self.train_full: Records = splits.train
+        self.test: Records = splits.test
+        keep, held_out = (
+            stratified_split(splits.train.labels, validation, seed)
+            if validation
+            else (torch.arange(len(splits.train)), torch.empty(0, dtype=torch.int64))
+        )
+        self.train: Records = splits.train.subset(keep)
+        self.validation: Records = splits.train.subset(held_out)
+        self.views, self.modality, self.batch_size, self.num_workers = (
+            views,
+            modality,
+            batch_size,
+            num_workers,
+        )
+        self.dataset = TwinDataset(self.train, views, seed, cache)
+        # Fails here, before anything is written, when the batch does not fit the data.
+        twin_loader(self.dataset, batch_size)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is anything to probe."""
+        return bool((self.train_full.labels >= 0).all() and (self.test.labels >= 0).all())
+
+    def train_dataloader(self) -> DataLoader:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return twin_loader(
+            self.dataset, self.batch_size, rank, world, self.num_workers, torch.cuda.is_available()
+        )

@@ -1,0 +1,91 @@
+"""The Barlow Twins loss."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bt_multimodal.correlation import direct_terms, global_sizes, gram_terms
+
+
+class LossTerms(NamedTuple):
+    """``total = scale * (invariance + lambd * redundancy)``; the two terms are unweighted sums."""
+
+    total: Tensor
+    invariance: Tensor
+    redundancy: Tensor
+
+
+# Where both forms take equal time on a CPU, as N / D (see benchmarks/loss.py).
+_GRAM_UP_TO = 0.75
+
+
+def gram_is_cheaper(n: int, d: int) -> bool:
+    """Whether the Gram form costs less than the direct form: about ``4 N^2 D`` against ``3 N D^2``."""
+    return n < _GRAM_UP_TO * d
+
+
+class BarlowTwinsLoss(nn.Module):
+    """Cross-correlation of two batches of embeddings, driven to the identity.
+
+    With ``A, B`` the embeddings standardised per dimension over the global batch of ``N`` samples
+    (biased variance) and ``C = A^T B / N``::
+
+        total = scale * [ sum_i (1 - C_ii)^2 + lambd * sum_{i != j} C_ij^2 ]
+
+    Zbontar et al., 2021, equations 1 and 2 (their BatchNorm without affine parameters is the
+    standardisation here). All arithmetic is in float32, or float64 for float64 embeddings,
+    whatever autocast says. When a process group is initialised the batch is the union of the
+    ranks' batches, of any sizes; see `bt_multimodal.correlation` for what the gradient is then.
+
+    Args:
+        lambd: weight of the redundancy term; 0.0051 in the released code.
+        scale: factor on the total. The released code's gradient is ``1 / world_size`` of the true
+            one, which LARS hides on weights but not on biases; state it here to reproduce a run.
+        form: ``"gram"`` never builds the D x D matrix, ``"direct"`` does, ``"auto"`` takes the
+            cheaper one for the shapes at hand. The number is the same.
+        eps: added to the variance.
+    """
+
+    def __init__(
+        self,
+        lambd: float = 0.0051,
+        scale: float = 1.0,
+        form: Literal["auto", "gram", "direct"] = "auto",
+        eps: float = 1e-5,
+    ):
+        super().__init__()
+        if form not in ("auto", "gram", "direct"):
+            raise ValueError(f"form is 'auto', 'gram' or 'direct', not {form!r}")
+        if lambd < 0 or scale <= 0 or eps < 0:
+            raise ValueError(f"needs lambd >= 0, scale > 0, eps >= 0; got {lambd=}, {scale=}, {eps=}")
+        self.lambd, self.scale, self.form, self.eps = lambd, scale, form, eps
+
+    def forward(self, z_first: Tensor, z_second: Tensor) -> LossTerms:
+        """Loss of two batches of embeddings ``[n, D]``, row ``i`` of both from the same sample.
+
+        Raises:
+            ValueError: shapes that differ or are not 2-D, integers, or a global batch under 2.
+        """
+        if z_first.ndim != 2 or z_first.shape != z_second.shape:
+            raise ValueError(
+                "two batches of embeddings [n, D] of one shape are needed, got "
+                f"{list(z_first.shape)} and {list(z_second.shape)}"
+            )
+        if not (z_first.is_floating_point() and z_second.is_floating_point()):
+            raise ValueError(f"embeddings must be floating point, got {z_first.dtype} and {z_second.dtype}")
+        dtype = torch.promote_types(torch.promote_types(z_first.dtype, z_second.dtype), torch.float32)
+        with torch.autocast(z_first.device.type, enabled=False):
+            z_first, z_second = z_first.to(dtype), z_second.to(dtype)
+            sizes = global_sizes(z_first)
+            n, d = sum(sizes), z_first.shape[1]
+            if n < 2:
+                raise ValueError(f"a correlation needs 2 samples or more, got a global batch of {n}")
+            if self.form == "gram" or (self.form == "auto" and gram_is_cheaper(n, d)):
+                invariance, redundancy = gram_terms(z_first, z_second, sizes, self.eps)
+            else:
+                invariance, redundancy = direct_terms(z_first, z_second, n, self.eps)
+            return LossTerms(self.scale * (invariance + self.lambd * redundancy), invariance, redundancy)
+
+    def extra_repr(self) -> str:
+        return f"lambd={self.lambd}, scale={self.scale}, form={self.form!r}, eps={self.eps}"

@@ -1,0 +1,105 @@
+"""Twins as a LightningModule, kept thin: a bare loop over the same parts gives the same weights."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from bt_multimodal.loss import BarlowTwinsLoss
+from bt_multimodal.optim import LARS, parameter_groups, schedule, warmup_cosine
+from bt_multimodal.projector import Projector
+from bt_multimodal.twins import BarlowTwins, check_encoder, check_representation
+from bt_multimodal.views import AugmentationSet, Views, finish_views
+
+
+def build_twins(encoder: nn.Module, projector: list[int] | nn.Module, loss: BarlowTwinsLoss) -> BarlowTwins:
+    """Twins from an encoder and a projector, given as a module or as widths after ``features_dim``."""
+    if not isinstance(projector, nn.Module):
+        projector = Projector([check_encoder(encoder), *projector])
+    return BarlowTwins(encoder, projector, loss)
+
+
+class Pretraining(pl.LightningModule):
+    """Self-supervised training of an encoder.
+
+    Args:
+        views: the augmentation set; batches of finished views need none of it.
+        encoder: takes a view, gives ``[B, features_dim]``.
+        projector: widths of its layers after the representation, or a module.
+        loss: the twin loss.
+        optimizer: on two parameter groups (`parameter_groups`); its ``lr`` is per 256 samples.
+        bias_lr_ratio: learning rate of biases and normalisation as a share of the weights'.
+        warmup_epochs: linear warm-up, then cosine to 1/1000, per step.
+    """
+
+    def __init__(
+        self,
+        views: AugmentationSet,
+        encoder: nn.Module,
+        projector: list[int] | nn.Module,
+        loss: BarlowTwinsLoss,
+        optimizer: Callable[[Iterable], Optimizer] = LARS,
+        bias_lr_ratio: float = 0.024,
+        warmup_epochs: float = 10,
+    ):
+        super().__init__()
+        self.twins = build_twins(encoder, projector, loss)
+        # Kept out of the modules: it has no parameters and does not belong in checkpoints.
+        self._views = [views]
+        self._optimizer, self._bias_lr_ratio = optimizer, bias_lr_ratio
+        self._warmup_epochs = warmup_epochs
+
+    def training_step(self, batch: Views, batch_idx: int) -> dict[str, Tensor]:
+        batch = finish_views(self._views[0], batch)
+        terms = self.twins(batch.first, batch.second)
+        return {
+            "loss": terms.total,
+            "invariance": terms.invariance.detach(),
+            "redundancy": terms.redundancy.detach(),
+        }
+
+    def schedule_steps(self, steps: int, epochs: int) -> tuple[int, int]:
+        """Warm-up and total steps of a run of ``epochs`` epochs of ``steps`` steps.
+
+        Raises:
+            ValueError: a warm-up that is not shorter than the run.
+        """
+        warmup, total = round(self._warmup_epochs * steps), epochs * steps
+        warmup_cosine(warmup, total)
+        return warmup, total
+
+    def configure_optimizers(self) -> Any:
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        optimizer = self._optimizer(parameter_groups(self.twins, self._bias_lr_ratio))
+        warmup, total = self.schedule_steps(len(datamodule.train_dataloader()), self.trainer.max_epochs or 1)
+        scheduler = schedule(optimizer, datamodule.batch_size, warmup, total)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+
+def check_first_batch(model: Pretraining, views: AugmentationSet, batch: Views) -> None:
+    """Run a batch through the encoder, so that a misfit is found before a run begins.
+
+    Weights, buffers and random state are left as they were.
+
+    Raises:
+        ValueError: the encoder fails on a view, or gives something other than ``[B, features_dim]``.
+    """
+    encoder = model.twins.encoder
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            view = finish_views(views, batch).first
+            representation = encoder(view)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{type(encoder).__name__} does not take these views: {reason}") from error
+    finally:
+        encoder.train(was_training)
+    check_representation(encoder, representation)

@@ -1,0 +1,115 @@
+"""The twins: one network on two views of each sample, and the loss between them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bt_multimodal.loss import BarlowTwinsLoss, LossTerms
+
+
+class Headless(nn.Module):
+    """A network with its classification head taken off, as an encoder.
+
+    Args:
+        module: a network whose output, once the head is off, is ``[B, features_dim]``.
+        features_dim: the width of that output.
+        head: dotted name of the submodule to replace by the identity (``"fc"``, ``"classifier.6"``);
+            ``None`` when the network has no head any more.
+    """
+
+    def __init__(self, module: nn.Module, features_dim: int, head: str | None = None):
+        super().__init__()
+        if head is not None:
+            try:
+                module.set_submodule(head, nn.Identity(), strict=True)
+            except AttributeError as error:
+                raise ValueError(f"{type(module).__name__} has no submodule {head!r}") from error
+        self.module, self.features_dim = module, features_dim
+
+    def forward(self, view: Any) -> Tensor:
+        return self.module(view)
+
+
+def check_encoder(encoder: nn.Module) -> int:
+    """The encoder's ``features_dim``, or a ``ValueError`` that says what to add."""
+    dim = getattr(encoder, "features_dim", None)
+    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+        found = "has none" if dim is None else f"has {dim!r}"
+        raise ValueError(
+            f"an encoder needs features_dim, the width of its output; {type(encoder).__name__} {found}: "
+            "set self.features_dim = ... in its __init__, or wrap it in "
+            "bt_multimodal.Headless(module, features_dim)"
+        )
+    return dim
+
+
+def _check_projector(encoder: nn.Module, projector: nn.Module) -> None:
+    dim, takes = check_encoder(encoder), getattr(projector, "in_features", None)
+    if takes is not None and takes != dim:
+        raise ValueError(
+            f"the projector does not fit: it takes {takes} features, "
+            f"{type(encoder).__name__} gives {dim} (features_dim)"
+        )
+
+
+class BarlowTwins(nn.Module):
+    """Encoder, projector and loss on two views (Zbontar et al., 2021, algorithm 1).
+
+    The views go through the network one after the other, never as one batch: they may differ in
+    length, and BatchNorm's statistics are each view's own.
+
+    Args:
+        encoder: takes one view, gives a representation ``[B, features_dim]``; has ``features_dim``.
+        projector: representation to embedding ``[B, D]``.
+        loss: two embeddings to `LossTerms`.
+        second_encoder, second_projector: for paired modalities (image and caption, audio and
+            transcript), the network of the second view. Both or neither.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        projector: nn.Module,
+        loss: nn.Module | None = None,
+        second_encoder: nn.Module | None = None,
+        second_projector: nn.Module | None = None,
+    ):
+        super().__init__()
+        _check_projector(encoder, projector)
+        if (second_encoder is None) != (second_projector is None):
+            raise ValueError("second_encoder and second_projector come together")
+        if second_encoder is not None and second_projector is not None:
+            _check_projector(second_encoder, second_projector)
+        self.encoder, self.projector = encoder, projector
+        self.second_encoder, self.second_projector = second_encoder, second_projector
+        self.loss = loss if loss is not None else BarlowTwinsLoss()
+
+    def forward(self, view_first: Any, view_second: Any) -> LossTerms:
+        """The loss of a batch of two views, each a pytree of tensors that its encoder takes."""
+        z_first = self._embed(self.encoder, self.projector, view_first)
+        if self.second_encoder is not None and self.second_projector is not None:
+            z_second = self._embed(self.second_encoder, self.second_projector, view_second)
+        else:
+            z_second = self._embed(self.encoder, self.projector, view_second)
+        return self.loss(z_first, z_second)
+
+    @staticmethod
+    def _embed(encoder: nn.Module, projector: nn.Module, view: Any) -> Tensor:
+        representation = encoder(view)
+        check_representation(encoder, representation)
+        return projector(representation)
+
+
+def check_representation(encoder: nn.Module, representation: Any) -> None:
+    """Raise ``ValueError`` unless ``representation`` is ``[B, features_dim]``."""
+    dim = check_encoder(encoder)
+    if not isinstance(representation, torch.Tensor):
+        raise ValueError(
+            f"{type(encoder).__name__} must give a tensor [B, {dim}], gave a {type(representation).__name__}"
+        )
+    if representation.ndim != 2 or representation.shape[1] != dim:
+        raise ValueError(
+            f"{type(encoder).__name__} says features_dim = {dim} but gave {list(representation.shape)}, "
+            f"not [B, {dim}]"
+        )

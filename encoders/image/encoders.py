@@ -1,0 +1,155 @@
+"""Image encoders: any classifier of torchvision or timm without its head, and a small ConvNet.
+
+Each is an ``nn.Module`` with ``features_dim`` that takes float ``[B, C, H, W]`` and gives
+``[B, features_dim]``. Weights are random: pretrained ones are loaded from a checkpoint.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+
+def _unknown(name: str, known: Iterable[str], where: str) -> ValueError:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
+    return ValueError(f"{where} has no classifier {name!r}; the nearest name is {near[0]!r}")
+
+
+def _take_off_head(module: nn.Module, name: str) -> int:
+    """Replace the last ``Linear`` of the module tree by the identity; the width it took."""
+    linear = [(path, m) for path, m in module.named_modules() if isinstance(m, nn.Linear)]
+    if not linear:
+        raise ValueError(f"{name} does not end in a Linear layer, so there is no head to take off")
+    path, head = linear[-1]
+    module.set_submodule(path, nn.Identity(), strict=True)
+    return head.in_features
+
+
+class TorchvisionEncoder(nn.Module):
+    """A torchvision classifier by name, its last linear layer taken off.
+
+    The network is ``self.module``, so its state dict has torchvision's own keys.
+
+    Args:
+        name: as ``torchvision.models.list_models(module=torchvision.models)`` has it.
+        small_stem: ResNets only: a 3 x 3 stem of stride 1 and no max-pooling, for pictures of
+            about 32 pixels (SimCLR, Chen et al., 2020, appendix B.9).
+        zero_init_residual: ResNets only: every residual branch starts at zero, as in the reference
+            code of Barlow Twins. Other networks have no such choice and ignore it.
+
+    Raises:
+        ValueError: unknown name, no linear head, or ``small_stem`` with another network.
+    """
+
+    def __init__(self, name: str = "resnet50", small_stem: bool = False, zero_init_residual: bool = True):
+        super().__init__()
+        known = torchvision.models.list_models(module=torchvision.models)
+        if name not in known:
+            raise _unknown(name, known, "torchvision")
+        is_resnet = torchvision.models.get_model_builder(name).__module__.endswith(".resnet")
+        if small_stem and not is_resnet:
+            raise ValueError(f"small_stem is for ResNets, not for {name}")
+        options: dict[str, Any] = {"zero_init_residual": zero_init_residual} if is_resnet else {}
+        if name in ("googlenet", "inception_v3"):
+            # Their auxiliary heads make the output of training a tuple; init_weights unset warns.
+            options = {"aux_logits": False, "init_weights": True}
+        self.module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+        self.features_dim = _take_off_head(self.module, name)
+        if small_stem:
+            stem = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+            self.module.set_submodule("conv1", stem, strict=True)
+            self.module.set_submodule("maxpool", nn.Identity(), strict=True)
+
+    def forward(self, view: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` to ``[B, features_dim]``."""
+        return self.module(view)
+
+
+class TimmEncoder(nn.Module):
+    """A timm network by name, pooled and without its head.
+
+    Args:
+        name: as ``timm.list_models()`` has it.
+
+    Raises:
+        ValueError: unknown name.
+        ModuleNotFoundError: timm is not installed; the message says what to install.
+    """
+
+    def __init__(self, name: str):
+        super().__init__()
+        try:
+            import timm  # an extra, and slow to import
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "TimmEncoder needs timm: pip install timm (or this project's extra, timm)"
+            ) from error
+        if not timm.is_model(name):
+            raise _unknown(name, timm.list_models(), "timm")
+        module: Any = timm.create_model(name, pretrained=False, num_classes=0)
+        self.module = module
+        # Some networks keep a layer between pooling and head, and so end wider than num_features.
+        self.features_dim = int(getattr(module, "head_hidden_size", None) or module.num_features)
+
+    def forward(self, view: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` to ``[B, features_dim]``."""
+        return self.module(view)
+
+
+class ConvNet(nn.Module):
+    """A small ConvNet for pictures of 8 to 32 pixels.
+
+    A 3 x 3 stem, then for each further width a 3 x 3 convolution of stride 2, each with BatchNorm
+    and ReLU, and global pooling.
+
+    Args:
+        widths: channels of the stem and of each stage; the last is ``features_dim``.
+        in_channels: 3 for colour, 1 for greyscale.
+        stride_stem: stride of the stem.
+        pool: ``"avg"`` or ``"max"``.
+        depth: further 3 x 3 convolutions of the same width in each stage.
+
+    Raises:
+        ValueError: no widths, or another ``pool``.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (32, 64, 128, 256),
+        in_channels: int = 3,
+        stride_stem: int = 1,
+        pool: str = "avg",
+        depth: int = 0,
+    ):
+        super().__init__()
+        if not widths:
+            raise ValueError("widths is empty: a ConvNet needs at least the stem's")
+        if pool not in ("avg", "max"):
+            raise ValueError(f"pool is 'avg' or 'max', not {pool!r}")
+        layers = _convolution(in_channels, widths[0], stride_stem)
+        for narrow, wide in pairwise(widths):
+            layers += _convolution(narrow, wide, 2)
+            for _ in range(depth):
+                layers += _convolution(wide, wide, 1)
+        self.layers = nn.Sequential(*layers)
+        self.pool, self.features_dim = pool, widths[-1]
+        # With so few channels this layout is much faster on CPUs; loading a state dict keeps it.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, view: Tensor) -> Tensor:
+        """``[B, in_channels, H, W]`` to ``[B, features_dim]``."""
+        x = self.layers(view.contiguous(memory_format=torch.channels_last))
+        return x.mean((2, 3)) if self.pool == "avg" else x.amax((2, 3))
+
+
+def _convolution(n_in: int, n_out: int, stride: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(n_out),
+        nn.ReLU(),
+    ]

@@ -1,0 +1,123 @@
+"""The Lightning loop and a bare PyTorch loop over the same parts give the same weights."""
+
+import itertools
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from bt_multimodal import BarlowTwinsLoss
+from bt_multimodal.data import GlobalBatches, Modality, TwinDataset, twin_loader
+from bt_multimodal.datamodule import TwinData
+from bt_multimodal.optim import LARS, parameter_groups, schedule
+from bt_multimodal.pretraining import Pretraining, build_twins
+from bt_multimodal.records import DataError
+from bt_multimodal.views import draw_views, finish_views
+from encoders.image.encoders import ConvNet
+from encoders.image.views import DigitViews, SmallImageViews
+
+DIGITS = Modality("image", "images", "raw pixels", (".png",), ("image",))
+
+
+def parts():
+    torch.manual_seed(3)
+    return ConvNet([8, 16], in_channels=1), [32, 32], BarlowTwinsLoss(), DigitViews()
+
+
+def test_lightning_equals_a_bare_loop_bit_for_bit(tmp_path):
+    encoder, projector, loss, views = parts()
+    data = TwinData(views, DIGITS, seed=7, source="sklearn:digits", batch_size=256, cache=True)
+    model = Pretraining(views, encoder, projector, loss, LARS, warmup_epochs=1)
+    trainer = pl.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(model, datamodule=data)
+
+    encoder, projector, loss, views = parts()
+    start = [p.clone() for p in encoder.parameters()]
+    twins = build_twins(encoder, projector, loss)
+    loader = twin_loader(TwinDataset(data.train, views, seed=7, cache=True), batch_size=256)
+    optimizer = LARS(parameter_groups(twins, 0.024))
+    rates = schedule(optimizer, 256, warmup_steps=len(loader), total_steps=2 * len(loader))
+    for epoch in range(2):
+        loader.batch_sampler.set_epoch(epoch)
+        for batch in loader:
+            batch = finish_views(views, batch)
+            terms = twins(batch.first, batch.second)
+            optimizer.zero_grad()
+            terms.total.backward()
+            optimizer.step()
+            rates.step()
+
+    state = model.twins.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in twins.state_dict().items())
+    moved = zip(start, encoder.parameters(), strict=True)
+    assert not any(torch.equal(was, now) for was, now in moved if was.ndim > 1)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_global_batches_are_the_same_for_any_number_of_ranks(world):
+    parts = [GlobalBatches(103, 10, seed=5, rank=r, world=world) for r in range(world)]
+    for part in parts:
+        part.set_epoch(4)
+    together = [sorted(itertools.chain(*batches)) for batches in zip(*parts, strict=True)]
+    alone = GlobalBatches(103, 10, seed=5)
+    alone.set_epoch(4)
+    assert together == [sorted(batch) for batch in alone]
+    seen = [index for batch in together for _, index in batch]
+    assert len(set(seen)) == len(seen) == 100
+    alone.set_epoch(3)
+    assert together != [sorted(batch) for batch in alone]
+
+
+class Words:
+    """Records of which some are damaged."""
+
+    def __init__(self, n, damaged):
+        self.labels, self.classes, self.damaged = torch.arange(n) % 3, ["a", "b", "c"], damaged
+
+    def __len__(self):
+        return len(self.labels)
+
+    def raw(self, i):
+        return b"bad" if i in self.damaged else b"good"
+
+    def name(self, i):
+        return f"word {i}"
+
+
+class WordViews(DigitViews):
+    def decode(self, raw):
+        if raw == b"bad":
+            raise ValueError("not a word")
+        return torch.zeros(1, 8, 8, dtype=torch.uint8)
+
+
+def test_damaged_records_are_named_and_replaced_until_they_are_too_many():
+    dataset = TwinDataset(Words(200, {4, 9}), WordViews(), seed=0)
+    with pytest.warns(UserWarning, match="damaged record word 4: not a word"):
+        batch = dataset.__getitems__([(0, 4), (0, 5)])
+    replacement = (4 + 7919) % 200
+    assert batch.label.tolist() == [replacement % 3, 5 % 3]
+    too_many = TwinDataset(Words(200, {4, 9, 17}), WordViews(), seed=0)
+    with (
+        pytest.warns(UserWarning, match="damaged"),
+        pytest.raises(DataError, match=r"word 17.*3 of 200 damaged.*allowed 1%"),
+    ):
+        too_many.__getitems__([(0, i) for i in range(20)])
+
+
+@pytest.mark.parametrize("batch_size", [1, 301])
+def test_a_batch_that_does_not_fit_is_refused(batch_size):
+    with pytest.raises(DataError, match=f"batch_size {batch_size} does not work with 300"):
+        GlobalBatches(300, batch_size, seed=0)
+
+
+def test_views_are_made_in_full_precision_under_autocast():
+    views = SmallImageViews(size=8, output_size=8)
+    picture = torch.arange(2 * 3 * 64, dtype=torch.uint8).view(2, 3, 8, 8)
+    batch = draw_views(views, picture, torch.zeros(2), seed=0, epoch=0, index=torch.arange(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = finish_views(views, batch)
+    assert torch.equal(mixed.first, finish_views(views, batch).first)
