@@ -39,16 +39,17 @@ class Sums(nn.Module):
 
 torch.manual_seed(0)
 twins = BarlowTwins(Sums(), Projector([16, 64, 64]), BarlowTwinsLoss())
-optimizer = LARS(parameter_groups(twins), lr=0.5)
+optimizer = LARS(parameter_groups(twins), lr=20.0)
 losses = []
 for _ in range(40):
-    values = torch.randn(64, 1) + torch.rand(64, 1) * torch.randn(64, 12)
+    values = torch.randn(256, 1) + torch.rand(256, 1) * torch.randn(256, 12)
     order = torch.randperm(12)
     terms = twins({"values": values[:, order[:8]]}, {"values": values[:, order[4:]]})
     optimizer.zero_grad()
     terms.total.backward()
     optimizer.step()
     losses.append(terms.total.item())
+# Over seeds the last losses were 0.63 to 0.75 of the first; without a step they stay.
 assert sum(losses[-5:]) < 0.9 * sum(losses[:5]), losses
 heavy = {"torchvision", "torchaudio", "transformers", "lightning", "datasets"} & set(sys.modules)
 assert not heavy, heavy
