@@ -30,32 +30,31 @@ class Encoder(nn.Module):
         return self.linear(view).tanh()
 
 
+def standardise(z):
+    return (z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt()
+
+
+def terms_of(c):
+    """Of a correlation matrix ``[D, D]``."""
+    redundancy = c.square().sum() - c.diagonal().square().sum()
+    invariance = (1 - c.diagonal()).square().sum()
+    return LossTerms(invariance + 0.0051 * redundancy, invariance, redundancy)
+
+
 class StatisticsPerRank(nn.Module):
     """Wrong: each rank standardises with its own mean and variance; the correlation is summed over ranks."""
 
     def forward(self, z_first, z_second):
-        def standardise(z):
-            return (z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt()
-
         n = _sum_across_ranks(torch.tensor(float(len(z_first)), dtype=z_first.dtype))
         c = _sum_across_ranks(standardise(z_first).T @ standardise(z_second)) / n
-        invariance = (1 - c.diagonal()).square().sum()
-        redundancy = c.square().sum() - c.diagonal().square().sum()
-        return LossTerms(invariance + 0.0051 * redundancy, invariance, redundancy)
+        return terms_of(c)
 
 
 class MeanOfLocalLosses(nn.Module):
     """Wrong: each rank's loss is that of its own batch."""
 
     def forward(self, z_first, z_second):
-        invariance, redundancy = map(torch.Tensor.clone, _local_terms(z_first, z_second))
-        return LossTerms(invariance + 0.0051 * redundancy, invariance, redundancy)
-
-
-def _local_terms(z_first, z_second):
-    a, b = ((z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt() for z in (z_first, z_second))
-    c = a.T @ b / len(a)
-    return (1 - c.diagonal()).square().sum(), c.square().sum() - c.diagonal().square().sum()
+        return terms_of(standardise(z_first).T @ standardise(z_second) / len(z_first))
 
 
 class ShortGradient(BarlowTwinsLoss):
@@ -164,7 +163,7 @@ def test_equal_shards_would_not_catch_it():
     """Why the shards differ: on copies of one shard, statistics per rank are the global ones."""
     z = torch.randn(2, 6, D, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     twice = torch.cat([z, z], dim=1)
-    local = [term.item() for term in _local_terms(z[0], z[1])]
+    local = [term.item() for term in MeanOfLocalLosses()(z[0], z[1])][1:]
     assert local == pytest.approx([t.item() for t in direct_terms(twice[0], twice[1], 12, 1e-5)], rel=1e-12)
 
 
