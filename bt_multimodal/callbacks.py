@@ -138,7 +138,7 @@ class OnlineProbe(pl.Callback):
         bank = data.train.subset(torch.arange(min(self._bank, len(data.train))))
         train = extract_features(encoder, data.views, bank, device=device)
         held = extract_features(encoder, data.views, data.validation, device=device)
-        predicted = knn(train.features, train.labels, held.features)
+        predicted = knn(train.features, train.labels, held.features, min(20, len(train.labels)))
         metrics = {
             "knn": accuracy(predicted, held.labels),
             "effective_rank": effective_rank(held.features),

@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 _RUN_DIR = "BT_MULTIMODAL_RUN_DIR"
 
 
-class UsageError(ValueError):
-    """Something the user wrote cannot work; the message is one line."""
-
-
 @dataclass
 class ProbeOptions:
     """How the final table is made and how often the online probe looks.
@@ -51,30 +47,35 @@ def fail(message: str) -> int:
     return 2
 
 
-def _keys(parser: "ArgumentParser") -> list[str]:
-    return [action.dest for action in parser._actions if action.dest not in ("help", "config")]
+# How jsonargparse says that it does not know a key: of the whole command, of a group, of a class.
+_UNKNOWN = (
+    re.compile(r"unrecognized arguments: --(?P<key>[\w.]+)"),
+    re.compile(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'"),
+)
+_UNKNOWN_ARGUMENT = re.compile(r"(?:Option|Key) '[\w.]+' is not (?:accepted|expected)")
 
 
 def _explain(parser: "ArgumentParser", error: Exception) -> str:
     """jsonargparse's message on one line, with the nearest right key for one it does not know."""
     text = " ".join(str(error).split())
-    known = _keys(parser)
-    found = re.search(r"unrecognized arguments: --([\w.]+)", text)
-    if found is None:
-        group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
-        unknown = f"{group[1]}.{group[2]}" if group else None
-    else:
-        unknown = found[1]
-    if unknown is None:
-        option = re.search(r"(?:Option|Key) '([\w.]+)' is not (?:accepted|expected)", text)
-        return text if option is None else f"{text}; the keys of this part are listed by fit --help"
-    near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
-    return f"unknown key {unknown}" + (f"; did you mean {near[0]}?" if near else "")
+    if "accumulate_grad_batches" in text:
+        return (
+            "accumulate_grad_batches would average small correlation matrices, which is another objective; "
+            "use a larger batch_size"
+        )
+    for pattern in _UNKNOWN:
+        if found := pattern.search(text):
+            key = ".".join(found.groupdict().values())
+            keys = [action.dest for action in parser._actions if action.dest not in ("help", "config")]
+            near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+            return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
+    return f"{text}; fit --help lists the keys" if _UNKNOWN_ARGUMENT.search(text) else text
 
 
 def _parser() -> "ArgumentParser":
     import lightning.pytorch as pl
     from jsonargparse import ArgumentParser
+    from torch import nn
 
     from bt_multimodal.datamodule import TwinData
     from bt_multimodal.pretraining import Pretraining
@@ -83,7 +84,7 @@ def _parser() -> "ArgumentParser":
     parser.add_argument("--config", action="config", help="a YAML file; keys given after it win")
     parser.add_argument("--seed", type=int, default=0, help="of weights, views and batch order")
     parser.add_argument("--run_dir", type=str | None, default=None, help="default: runs/<config>/<time>")
-    parser.add_subclass_arguments(_module_type(), "views", required=True)
+    parser.add_subclass_arguments(nn.Module, "views", required=True)
     parser.add_class_arguments(Pretraining, "model", skip={"views"}, instantiate=False)
     parser.add_class_arguments(TwinData, "data", skip={"views", "modality", "seed"}, instantiate=False)
     parser.add_class_arguments(ProbeOptions, "probe")
@@ -94,12 +95,6 @@ def _parser() -> "ArgumentParser":
     }  # fmt: skip
     parser.add_class_arguments(pl.Trainer, "trainer", skip=own, instantiate=False)
     return parser
-
-
-def _module_type() -> type:
-    from torch import nn
-
-    return nn.Module
 
 
 def _run_dir(config: "Namespace") -> Path:
@@ -132,11 +127,6 @@ def pretrain(doc: str, modality: "Callable[[], Modality]", argv: Sequence[str] |
     sys.path.insert(0, os.getcwd())  # a user's own encoder, as `python -m` would find it
     warnings.filterwarnings("ignore", module=r"(lightning|jsonargparse|torch)\b.*")
     parser = _parser()
-    if "accumulate_grad_batches" in " ".join(argv):
-        return fail(
-            "accumulate_grad_batches would average small correlation matrices, which is another objective; "
-            "use a larger batch_size"
-        )
     from jsonargparse import ArgumentError
 
     from bt_multimodal.callbacks import TrainingFailedError
@@ -176,17 +166,16 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
     from bt_multimodal.callbacks import MetricsFile, OnlineProbe, Watch
     from bt_multimodal.checkpoint import export_encoder
     from bt_multimodal.datamodule import TwinData
-    from bt_multimodal.features import extract_features, raw_features
+    from bt_multimodal.features import FeatureTable, extract_features, raw_features
     from bt_multimodal.pretraining import Pretraining, check_first_batch
-    from bt_multimodal.probes import evaluate
-    from bt_multimodal.report import format_table, plot_curves, plot_features
+    from bt_multimodal.report import compare, plot_curves, plot_features
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     run = _run_dir(config)
     checkpoint = run / "checkpoints" / "last.ckpt"
     first = "LOCAL_RANK" not in os.environ  # Lightning starts the other ranks by this command again
     if first and run.is_dir() and any(run.iterdir()) and not checkpoint.is_file():
-        raise UsageError(f"{run} is not empty and holds no checkpoint to continue from")
+        raise ValueError(f"{run} is not empty and holds no checkpoint to continue from")
     torch.manual_seed(config.seed)
     parts = parser.instantiate(config)
     model = Pretraining(views=parts.views, **parts.model.as_dict())
@@ -214,36 +203,30 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
         (run / "config.yaml").write_text(parser.dump(config))
     encoder = model.twins.encoder
 
-    def table() -> tuple[Any, Any]:
+    def features() -> tuple[FeatureTable, FeatureTable]:
         both = (data.train_full, data.test)
         train, test = (extract_features(encoder, data.views, part, device=model.device) for part in both)
         return train, test
 
-    before = table() if data.labelled and config.probe.table else None
+    before = features() if data.labelled and config.probe.table else None
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint.is_file() else None)
     if not trainer.is_global_zero:
         return 0
     export_encoder(run / "encoder.safetensors", encoder, _spec(config.model.encoder), _spec(config.views))
     plot_curves(run / "metrics.csv", run / "curves.png")
     if before is not None:
-        after = table()
-        raw = tuple(raw_features(data.views, part) for part in (data.train_full, data.test))
-        rows = {
-            name: evaluate(
-                train, test, per_class=config.probe.per_class, seed=config.seed, linear=config.probe.linear
-            )
-            for name, (train, test) in (
-                (modality.raw, raw),
-                ("untrained encoder", before),
-                ("trained encoder", after),
-            )
+        after = features()
+        tables = {
+            modality.raw: (raw_features(data.views, data.train_full), raw_features(data.views, data.test)),
+            "untrained encoder": before,
+            "trained encoder": after,
         }
-        text = format_table(rows)
+        text = compare(
+            tables, modality.unit, data.test_is_held_out,
+            per_class=config.probe.per_class, seed=config.seed, linear=config.probe.linear,
+        )  # fmt: skip
         (run / "table.txt").write_text(text + "\n")
-        print(
-            f"\n{len(data.test)} held-out {modality.unit}, {len(data.train_full)} for the probes\n{text}",
-            flush=True,
-        )
+        print(f"\n{text}", flush=True)
         plot_features(before[1], after[1], run / "features.png")
     print(f"\neverything is in {run}")
     return 0

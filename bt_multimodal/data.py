@@ -1,17 +1,14 @@
-"""Batches of twin views from raw records: decoding with one policy for damage, and the batch order."""
+"""Batches of twin views: what a batch holds, and the order of the samples."""
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from bt_multimodal.records import DataError, Records
+from bt_multimodal.decoding import DecodedRecords
+from bt_multimodal.records import DataError
 from bt_multimodal.views import AugmentationSet, Views, draw_views
-
-_STRIDE = 7919  # a prime: the replacement of a damaged record is far from it, and always the same
 
 
 class Modality(NamedTuple):
@@ -24,90 +21,29 @@ class Modality(NamedTuple):
     columns: tuple[str, ...]  # conventional names of the content column
 
 
-class Decoder:
-    """Decodes records; a damaged one is named in a warning, counted, and replaced by another.
-
-    Args:
-        records: raw records.
-        decode: raw content to tensor; an exception means the record is damaged.
-        allowed: the share of damaged records from which on it is an error.
-    """
-
-    def __init__(self, records: Records, decode: Callable[[Any], Tensor], allowed: float = 0.01):
-        self.records, self.decode, self.allowed = records, decode, allowed
-        self.damaged: set[int] = set()
-
-    def __call__(self, index: int) -> tuple[Tensor, int]:
-        """The decoded record and the index it really came from.
-
-        Raises:
-            DataError: more than the allowed share of the records turned out to be damaged.
-        """
-        while True:
-            if index not in self.damaged:
-                try:
-                    return self.decode(self.records.raw(index)), index
-                except (ValueError, OSError, SyntaxError) as error:
-                    self._note(index, error)
-            index = (index + _STRIDE) % len(self.records)
-
-    def _note(self, index: int, error: Exception) -> None:
-        self.damaged.add(index)
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        text = f"damaged record {self.records.name(index)}: {reason}"
-        if len(self.damaged) > self.allowed * len(self.records):
-            raise DataError(
-                f"{text} ({len(self.damaged)} of {len(self.records)} damaged so far, "
-                f"over the allowed {self.allowed:.0%})"
-            )
-        warnings.warn(text, stacklevel=3)
-
-
 class TwinDataset(Dataset):
     """Both views of any sample at any epoch, as far as a worker makes them.
 
     Asked for whole batches of ``(epoch, index)`` pairs; gives `Views` of `Drawn`.
 
     Args:
-        records: raw records.
+        records: decoded records; of cached ones, which have one shape, ``on_record`` is not called.
         augmentations: see `bt_multimodal.views`.
         seed: the run's seed; with epoch and index it fixes every view.
-        cache: decode once and keep everything in memory as one tensor (small data; records must
-            decode to one shape). ``on_record`` is not called then.
-        allowed_damage: see `Decoder`.
     """
 
-    def __init__(
-        self,
-        records: Records,
-        augmentations: AugmentationSet,
-        seed: int,
-        cache: bool = False,
-        allowed_damage: float = 0.01,
-    ):
-        self.augmentations, self.seed = augmentations, seed
-        self.labels = records.labels
-        self._decoder = Decoder(records, augmentations.decode, allowed_damage)
-        self._cached: Tensor | None = None
-        if cache:
-            decoded, sources = zip(*(self._decoder(i) for i in range(len(records))), strict=True)
-            shapes = {tuple(d.shape) for d in decoded}
-            if len(shapes) > 1:
-                raise DataError(f"cache needs records of one shape, found {sorted(shapes)[:3]}")
-            self._cached, self.labels = torch.stack(decoded), records.labels[list(sources)]
+    def __init__(self, records: DecodedRecords, augmentations: AugmentationSet, seed: int):
+        self.records, self.augmentations, self.seed = records, augmentations, seed
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.records)
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> Views:
         epoch = keys[0][0]
         index = torch.tensor([i for _, i in keys])
-        if self._cached is not None:
-            decoded, label = self._cached[index], self.labels[index]
-            return draw_views(self.augmentations, decoded, label, self.seed, epoch, index)
-        pairs = [self._decoder(i) for i in index.tolist()]
-        label = self.labels[[source for _, source in pairs]]
-        return draw_views(self.augmentations, [d for d, _ in pairs], label, self.seed, epoch, index)
+        decoded, label = self.records.batch(index)
+        data = torch.stack(decoded) if self.records.cached else decoded
+        return draw_views(self.augmentations, data, label, self.seed, epoch, index)
 
     def __getitem__(self, key: tuple[int, int]) -> Views:
         return self.__getitems__([key])

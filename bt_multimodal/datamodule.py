@@ -4,8 +4,9 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader
 
-from bt_multimodal.data import Modality, TwinDataset, twin_loader
-from bt_multimodal.records import Records, open_records, stratified_split
+from bt_multimodal.data import GlobalBatches, Modality, TwinDataset, twin_loader
+from bt_multimodal.decoding import DecodedRecords
+from bt_multimodal.records import open_records, stratified_split
 from bt_multimodal.views import AugmentationSet
 
 
@@ -54,24 +55,19 @@ class TwinData(pl.LightningDataModule):
             train_split=train_split,
             test_split=test_split,
         )
-        self.train_full: Records = splits.train
-        self.test: Records = splits.test
         keep, held_out = (
             stratified_split(splits.train.labels, validation, seed)
             if validation
             else (torch.arange(len(splits.train)), torch.empty(0, dtype=torch.int64))
         )
-        self.train: Records = splits.train.subset(keep)
-        self.validation: Records = splits.train.subset(held_out)
-        self.views, self.modality, self.batch_size, self.num_workers = (
-            views,
-            modality,
-            batch_size,
-            num_workers,
-        )
-        self.dataset = TwinDataset(self.train, views, seed, cache)
-        # Fails here, before anything is written, when the batch does not fit the data.
-        twin_loader(self.dataset, batch_size)
+        GlobalBatches(len(keep), batch_size, seed)  # refuses a batch that does not fit, before long work
+        self.train_full = DecodedRecords(splits.train, views.decode, cache)
+        self.test = DecodedRecords(splits.test, views.decode, cache)
+        self.test_is_held_out = splits.held_out
+        self.train, self.validation = self.train_full.subset(keep), self.train_full.subset(held_out)
+        self.dataset = TwinDataset(self.train, views, seed)
+        self.views, self.modality = views, modality
+        self.batch_size, self.num_workers = batch_size, num_workers
 
     @property
     def labelled(self) -> bool:

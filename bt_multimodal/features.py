@@ -2,20 +2,21 @@
 
 Legend: ``N`` records, ``B`` of them a batch, ``F`` features (the encoder's ``features_dim``).
 
-Evaluation takes no random view: ``decode`` and ``clean`` record by record, ``clean_batch`` on the
-device (`bt_multimodal.views`), then the encoder in eval mode without gradients.
+Evaluation takes no random view: ``clean`` record by record, ``clean_batch`` on the device
+(`bt_multimodal.views`), then the encoder in eval mode without gradients. Damaged records are left out.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from os import PathLike
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bt_multimodal.decoding import DecodedRecords
 from bt_multimodal.twins import check_encoder, check_representation
 from bt_multimodal.views import AugmentationSet
 
@@ -28,129 +29,100 @@ class FeatureTable(NamedTuple):
     classes: list[str]
 
 
-class Records(Protocol):
-    """What extraction needs of a data set: raw records, their names for messages, and labels."""
-
-    @property
-    def labels(self) -> Any: ...
-    @property
-    def classes(self) -> Sequence[str]: ...
-    def __len__(self) -> int: ...
-    def raw(self, index: int) -> Any: ...
-    def name(self, index: int) -> str: ...
-
-
-def _batches(augmentations: AugmentationSet, records: Records, batch_size: int) -> Iterator[Tensor]:
-    """Records decoded, cleaned and stacked, ``[B, ...]`` at a time."""
+def _batches(
+    augmentations: AugmentationSet, records: DecodedRecords, batch_size: int
+) -> Iterator[tuple[Tensor, list[int]]]:
+    """Intact records cleaned and stacked, ``[B, ...]`` at a time, with their indices."""
     if batch_size < 1:
         raise ValueError(f"batch_size is 1 or more, not {batch_size}")
     for start in range(0, len(records), batch_size):
         batch: list[Tensor] = []
+        indices: list[int] = []
         for index in range(start, min(start + batch_size, len(records))):
-            try:
-                batch.append(augmentations.clean(augmentations.decode(records.raw(index))))
-            except Exception as error:  # a decoder's own errors are of any type
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
-                raise ValueError(f"record {records.name(index)} is damaged: {reason}") from error
+            decoded = records.get(index)
+            if decoded is None:
+                continue
+            batch.append(augmentations.clean(decoded))
+            indices.append(index)
             if batch[-1].shape != batch[0].shape:
                 raise ValueError(
                     f"clean() must give one shape: {records.name(index)} is {list(batch[-1].shape)}, "
-                    f"{records.name(start)} is {list(batch[0].shape)}"
+                    f"{records.name(indices[0])} is {list(batch[0].shape)}"
                 )
-        yield torch.stack(batch)
+        if batch:
+            yield torch.stack(batch), indices
 
 
-def _encode(
+def _table(records: DecodedRecords, rows: Iterable[tuple[Tensor, list[int]]]) -> FeatureTable:
+    features, indices = [], []
+    for batch, at in rows:
+        features.append(batch.float().cpu())
+        indices += at
+    if not features:
+        raise ValueError("there are no records to take features of")
+    return FeatureTable(torch.cat(features), records.labels[indices], list(records.classes))
+
+
+def extract_features(
     encoder: nn.Module,
     augmentations: AugmentationSet,
-    batches: Iterable[Tensor],
-    device: torch.device | str | None,
-) -> Tensor:
-    """``[N, F]`` float32 on the CPU from batches of cleaned records; the encoder is left as found."""
+    records: DecodedRecords,
+    batch_size: int = 256,
+    device: torch.device | str | None = None,
+) -> FeatureTable:
+    """Representations of all intact records, in their order.
+
+    Args:
+        encoder: takes one view, gives ``[B, features_dim]``. Train or eval mode of each of its
+            modules and its device are restored afterwards, also after an error.
+        augmentations: only ``clean`` and ``clean_batch`` are used.
+        device: where to run; ``None`` is where the encoder is.
+
+    Raises:
+        ValueError: too many damaged records; an encoder whose output is not
+            ``[B, features_dim]``; no records.
+    """
     check_encoder(encoder)
     home = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
     device = home if device is None else torch.device(device)
     modes = [(module, module.training) for module in encoder.modules()]
-    features: list[Tensor] = []
+
+    def encode(batch: Tensor) -> Tensor:
+        representation = encoder(augmentations.clean_batch(batch.to(device)))
+        check_representation(encoder, representation)
+        return representation
+
     try:
         encoder.eval()
         if device != home:
             encoder.to(device)
         # Not inference_mode: its tensors could not enter a probe's gradient later.
         with torch.no_grad():
-            for batch in batches:
-                representation = encoder(augmentations.clean_batch(batch.to(device)))
-                check_representation(encoder, representation)
-                features.append(representation.float().cpu())
+            return _table(
+                records,
+                ((encode(batch), at) for batch, at in _batches(augmentations, records, batch_size)),
+            )
     finally:
         for module, training in modes:  # one by one: parts may have been frozen in eval mode
             module.training = training
         if device != home:
             encoder.to(home)
-    if not features:
-        raise ValueError("there are no records to take features of")
-    return torch.cat(features)
 
 
-def _labels(records: Records) -> Tensor:
-    return torch.as_tensor(records.labels).to(torch.int64).cpu()
-
-
-def extract_features(
-    encoder: nn.Module,
-    augmentations: AugmentationSet,
-    records: Records,
-    batch_size: int = 256,
-    device: torch.device | str | None = None,
-) -> FeatureTable:
-    """Representations of all records, in their order.
-
-    Args:
-        encoder: takes one view, gives ``[B, features_dim]``. Train or eval mode of each of its
-            modules and its device are restored afterwards, also after an error.
-        augmentations: only ``decode``, ``clean`` and ``clean_batch`` are used.
-        device: where to run; ``None`` is where the encoder is.
-
-    Raises:
-        ValueError: a damaged record, by its name; an encoder whose output is not
-            ``[B, features_dim]``; no records.
-    """
-    features = _encode(encoder, augmentations, _batches(augmentations, records, batch_size), device)
-    return FeatureTable(features, _labels(records), list(records.classes))
-
-
-def extract_from_decoded(
-    encoder: nn.Module,
-    augmentations: AugmentationSet,
-    decoded: Sequence[Tensor] | Tensor,
-    batch_size: int = 256,
-    device: torch.device | str | None = None,
-) -> Tensor:
-    """``[N, F]`` as `extract_features`, from records that are decoded already, such as ``[N, ...]``."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size is 1 or more, not {batch_size}")
-    batches = (
-        torch.stack([augmentations.clean(record) for record in decoded[start : start + batch_size]])
-        for start in range(0, len(decoded), batch_size)
-    )
-    return _encode(encoder, augmentations, batches, device)
-
-
-def raw_features(augmentations: AugmentationSet, records: Records) -> FeatureTable:
+def raw_features(augmentations: AugmentationSet, records: DecodedRecords) -> FeatureTable:
     """The trivial baseline ("raw pixels"): what an encoder would be given, flattened.
 
     Raises:
-        ValueError: a view that is no single tensor, a damaged record, or no records.
+        ValueError: a view that is no single tensor, too many damaged records, or no records.
     """
-    rows = []
-    for batch in _batches(augmentations, records, 256):
+
+    def flatten(batch: Tensor) -> Tensor:
         view = augmentations.clean_batch(batch)
         if not isinstance(view, Tensor):
             raise ValueError(f"raw features need a view that is one tensor, not a {type(view).__name__}")
-        rows.append(view.detach().flatten(1).float().cpu())
-    if not rows:
-        raise ValueError("there are no records to take features of")
-    return FeatureTable(torch.cat(rows), _labels(records), list(records.classes))
+        return view.detach().flatten(1)
+
+    return _table(records, ((flatten(batch), at) for batch, at in _batches(augmentations, records, 256)))
 
 
 def save_features(path: str | PathLike[str], table: FeatureTable) -> None:

@@ -47,13 +47,12 @@ class Pretraining(pl.LightningModule):
     ):
         super().__init__()
         self.twins = build_twins(encoder, projector, loss)
-        # Kept out of the modules: it has no parameters and does not belong in checkpoints.
-        self._views = [views]
+        self._views = views
         self._optimizer, self._bias_lr_ratio = optimizer, bias_lr_ratio
         self._warmup_epochs = warmup_epochs
 
     def training_step(self, batch: Views, batch_idx: int) -> dict[str, Tensor]:
-        batch = finish_views(self._views[0], batch)
+        batch = finish_views(self._views, batch)
         terms = self.twins(batch.first, batch.second)
         return {
             "loss": terms.total,

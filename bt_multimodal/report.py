@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from bt_multimodal.features import FeatureTable
+from bt_multimodal.probes import evaluate
 
 _PANELS = (
     ("loss per dimension", ("loss", "invariance")),
@@ -73,6 +74,23 @@ def plot_features(before: FeatureTable, after: FeatureTable, path: Path, seed: i
         axes.set(title=f"held-out samples, {title} (t-SNE)", xticks=[], yticks=[])
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", markerscale=2)
     figure.savefig(path, dpi=110)
+
+
+def compare(
+    tables: Mapping[str, tuple[FeatureTable, FeatureTable]], unit: str, held_out: bool, **probes
+) -> str:
+    """The final table: what the probes say of several representations of the same data.
+
+    Args:
+        tables: by name, the features of the training and of the test split.
+        unit: what the samples are called, plural.
+        held_out: whether the test split was drawn from the training split.
+        probes: options of `evaluate`.
+    """
+    train, test = next(iter(tables.values()))
+    rows = {name: evaluate(*pair, **probes) for name, pair in tables.items()}
+    drawn = " (20 % held out)" if held_out else ""
+    return f"{len(test.labels)} test {unit}{drawn}, {len(train.labels)} for the probes\n{format_table(rows)}"
 
 
 def format_table(rows: Mapping[str, Mapping[str, tuple[float, float | None]]]) -> str:

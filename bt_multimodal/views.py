@@ -16,6 +16,8 @@ are made; it is any object with
 ``draws: int``
     How many uniform numbers one view of one sample needs.
 
+A bare loop takes any such object; the command line takes an ``nn.Module``, by class path.
+
 Drawing and applying are separate: parameters depend on (seed, epoch, sample index, view) only,
 applying is a pure function of data and parameters.
 """

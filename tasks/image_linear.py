@@ -56,12 +56,13 @@ def _evaluate(args: argparse.Namespace) -> str:
     import os
 
     import torch
+    from torch import nn
 
     from bt_multimodal.checkpoint import load_encoder
-    from bt_multimodal.features import extract_features, raw_features, save_features
-    from bt_multimodal.probes import evaluate
+    from bt_multimodal.decoding import DecodedRecords
+    from bt_multimodal.features import FeatureTable, extract_features, raw_features, save_features
     from bt_multimodal.records import open_records
-    from bt_multimodal.report import format_table
+    from bt_multimodal.report import compare
     from encoders.image.modality import IMAGES
 
     sys.path.insert(0, os.getcwd())  # a user's own encoder
@@ -78,27 +79,27 @@ def _evaluate(args: argparse.Namespace) -> str:
         test_split=args.test_split,
         require_labels=True,
     )
+    parts = [DecodedRecords(records, views.decode) for records in (splits.train, splits.test)]
+
+    def features(encoder: nn.Module) -> tuple[FeatureTable, FeatureTable]:
+        train, test = (extract_features(encoder, views, part, device=args.device) for part in parts)
+        return train, test
+
     tables = {
-        IMAGES.raw: [raw_features(views, part) for part in (splits.train, splits.test)],
+        IMAGES.raw: (raw_features(views, parts[0]), raw_features(views, parts[1])),
+        "untrained encoder": features(untrained),
+        "trained encoder": features(trained),
     }
-    for name, encoder in (("untrained encoder", untrained), ("trained encoder", trained)):
-        tables[name] = [
-            extract_features(encoder, views, part, device=args.device) for part in (splits.train, splits.test)
-        ]
-    rows = {
-        name: evaluate(
-            train, test, args.per_class, args.draws, args.k, args.seed, linear=not args.no_linear
-        )
-        for name, (train, test) in tables.items()
-    }  # fmt: skip
+    report = compare(
+        tables, IMAGES.unit, splits.held_out,
+        per_class=args.per_class, draws=args.draws, k=args.k, seed=args.seed, linear=not args.no_linear,
+    )  # fmt: skip
     if args.save_features:
         folder = Path(args.save_features)
         folder.mkdir(parents=True, exist_ok=True)
         for split, table in zip(("train", "test"), tables["trained encoder"], strict=True):
             save_features(folder / f"{split}.safetensors", table)
-    held_out = " (20 % held out)" if splits.held_out else ""
-    heading = f"{len(splits.test)} test images{held_out}, {len(splits.train)} for the probes"
-    return f"{heading}\n{format_table(rows)}"
+    return report
 
 
 if __name__ == "__main__":

@@ -4,14 +4,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bt_multimodal.decoding import DecodedRecords
 from bt_multimodal.features import (
     FeatureTable,
     extract_features,
-    extract_from_decoded,
     load_features,
     raw_features,
     save_features,
 )
+from bt_multimodal.records import DataError
 
 
 class Augmentations:
@@ -38,7 +39,7 @@ class Records:
     classes = ("even", "odd")
 
     def __init__(self, raws: list[bytes]):
-        self.raws, self.labels = raws, [i % 2 for i in range(len(raws))]
+        self.raws, self.labels = raws, torch.arange(len(raws)) % 2
 
     def __len__(self) -> int:
         return len(self.raws)
@@ -57,7 +58,12 @@ def make_encoder() -> nn.Module:
     return encoder
 
 
-RECORDS = Records([bytes(range(i, i + 6)) for i in range(7)])
+def decoded(raws: list[bytes], allowed: float = 0.01) -> DecodedRecords:
+    return DecodedRecords(Records(raws), Augmentations().decode, allowed=allowed)  # type: ignore[arg-type]
+
+
+RAWS = [bytes(range(i, i + 6)) for i in range(7)]
+RECORDS = decoded(RAWS)
 
 
 def test_features_are_those_of_the_eval_mode_encoder_for_any_batch_size():
@@ -68,7 +74,7 @@ def test_features_are_those_of_the_eval_mode_encoder_for_any_batch_size():
     assert [m.training for m in encoder.modules()] == [True, True, True, False]
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
-    inputs = torch.tensor([list(raw[:4]) for raw in RECORDS.raws]) / 255
+    inputs = torch.tensor([list(raw[:4]) for raw in RAWS]) / 255
     torch.testing.assert_close(table.features, encoder.eval()(inputs).detach())
     assert table.features.dtype == torch.float32
     assert not table.features.requires_grad
@@ -76,10 +82,6 @@ def test_features_are_those_of_the_eval_mode_encoder_for_any_batch_size():
     assert table.labels.tolist() == [0, 1, 0, 1, 0, 1, 0]
     assert table.labels.dtype == torch.int64
     assert table.classes == ["even", "odd"]
-
-    decoded = torch.tensor([list(raw) for raw in RECORDS.raws], dtype=torch.uint8)
-    for data in (decoded, list(decoded)):
-        torch.testing.assert_close(extract_from_decoded(encoder, Augmentations(), data, 2), table.features)
     torch.testing.assert_close(raw_features(Augmentations(), RECORDS).features, inputs)
 
 
@@ -90,11 +92,15 @@ def test_half_precision_becomes_float32():
     assert extract_features(encoder, augmentations, RECORDS).features.dtype == torch.float32
 
 
-def test_a_damaged_record_is_named_in_one_line_and_the_mode_restored():
+def test_damaged_records_are_left_out_and_too_many_restore_the_mode():
     encoder = make_encoder()
-    records = Records([*RECORDS.raws, b"!"])
-    with pytest.raises(ValueError, match=r"^record folder/7.bin is damaged: OSError: broken stream$"):
-        extract_features(encoder, Augmentations(), records, batch_size=2)
+    raws = [b"!", *RAWS, b"!!"]
+    with pytest.warns(UserWarning, match=r"damaged record folder/[08].bin: OSError: broken stream"):
+        table = extract_features(encoder, Augmentations(), decoded(raws, allowed=0.5), batch_size=2)
+    assert torch.equal(table.features, extract_features(encoder, Augmentations(), RECORDS).features)
+    assert table.labels.tolist() == [1, 0, 1, 0, 1, 0, 1]
+    with pytest.raises(DataError, match="1 of 9 damaged"):
+        extract_features(encoder, Augmentations(), decoded(raws), batch_size=2)
     assert all(m.training for m in encoder.modules())
 
 
@@ -105,16 +111,16 @@ class Wide(nn.Linear):
 @pytest.mark.parametrize(
     ("encoder", "raws", "batch_size", "message"),
     [
-        (nn.Linear(4, 3), RECORDS.raws, 4, "needs features_dim"),
-        (Wide(4, 3), RECORDS.raws, 4, r"features_dim = 5 but gave \[4, 3\]"),
+        (nn.Linear(4, 3), RAWS, 4, "needs features_dim"),
+        (Wide(4, 3), RAWS, 4, r"features_dim = 5 but gave \[4, 3\]"),
         (make_encoder(), [], 4, "no records"),
-        (make_encoder(), RECORDS.raws, 0, "batch_size is 1 or more, not 0"),
+        (make_encoder(), RAWS, 0, "batch_size is 1 or more, not 0"),
         (make_encoder(), [b"abcd", b"ab"], 4, r"one shape: folder/1.bin is \[2\], folder/0.bin is \[4\]"),
     ],
 )
 def test_wrong_inputs(encoder, raws, batch_size, message):
     with pytest.raises(ValueError, match=message):
-        extract_features(encoder, Augmentations(), Records(raws), batch_size)
+        extract_features(encoder, Augmentations(), decoded(raws), batch_size)
 
 
 def test_raw_features_need_one_tensor():

@@ -14,8 +14,6 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from bt_multimodal import records
 from bt_multimodal.records import DataError, Splits, open_records, stratified_split
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-
 
 def opened(source: object, **options) -> Splits:
     return open_records(
@@ -352,16 +350,15 @@ def test_errors_are_one_line_and_name_the_value(broken, source, options, message
 
 
 @pytest.mark.shared
-def test_shared_sets():
-    if not SHARED.is_dir():
-        pytest.skip(f"needs the data folder {SHARED}")
-    cifar = opened(SHARED / "cifar10", content_columns=("img",), require_labels=True)
+def test_shared_sets(shared):
+    shared = shared / "data"
+    cifar = opened(shared / "cifar10", content_columns=("img",), require_labels=True)
     assert (len(cifar.train), len(cifar.test), cifar.held_out) == (50_000, 10_000, False)
     assert len(cifar.train.classes) == 10
     assert cifar.train.raw(0).startswith(b"\xff\xd8")
-    spoken = opened(SHARED / "fsdd" / "manifest.csv", content_columns=("audio",), require_labels=True)
+    spoken = opened(shared / "fsdd" / "manifest.csv", content_columns=("audio",), require_labels=True)
     assert (len(spoken.train), len(spoken.test), spoken.held_out) == (2000, 1000, False)
     assert spoken.train.classes == list("0123456789")
     assert spoken.test.raw(999).startswith(b"RIFF")
     with pytest.raises(DataError, match=r"class 'lucas' of manifest\.csv test is not in the training split"):
-        opened(SHARED / "fsdd" / "manifest.csv", content_columns=("audio",), label_column="speaker")
+        opened(shared / "fsdd" / "manifest.csv", content_columns=("audio",), label_column="speaker")

@@ -63,7 +63,8 @@ def test_run_directory_explains_itself_and_evaluates(tmp_path, capsys):
     assert losses[1] < losses[0]
     table = capsys.readouterr().out
     assert all(
-        word in table for word in ("raw pixels", "untrained encoder", "trained encoder", "360 held-out")
+        word in table
+        for word in ("raw pixels", "untrained encoder", "trained encoder", "360 test images (20 % held out)")
     )
 
     assert image_linear.main(["--encoder", str(out), "--data.source", "sklearn:digits"]) == 0
@@ -114,6 +115,7 @@ WRONG = {
     ),
     "warm-up too long": (["--model.warmup_epochs", "9"], "warm-up"),
     "accumulate": (["--trainer.accumulate_grad_batches", "2"], "another objective"),
+    "accumulate in a file": (["--config", "{tmp}/accumulate.yaml"], "another objective"),
     "form": (["--model.loss.form", "grim"], "grim"),
     "unknown command": (["train"], "unknown command"),
 }
@@ -127,6 +129,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(case, tmp_path, my_lab, caps
     for i in range(8):
         (tmp_path / "broken" / "a" / f"{i}text.png").write_text("this is no image")
     (tmp_path / "list.csv").write_text("image,label\nbroken/a/0text.png,1\n")
+    (tmp_path / "accumulate.yaml").write_text("trainer: {accumulate_grad_batches: 2}")
     words = [word.replace("{tmp}", str(tmp_path)) for word in words]
     out = tmp_path / "run"
     argv = words if case == "unknown command" else [*DIGITS, "--run_dir", str(out), *words]
