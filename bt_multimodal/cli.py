@@ -208,7 +208,7 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
         train, test = (extract_features(encoder, data.views, part, device=model.device) for part in both)
         return train, test
 
-    before = features() if data.labelled and config.probe.table else None
+    before = features() if trainer.is_global_zero and data.labelled and config.probe.table else None
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint.is_file() else None)
     if not trainer.is_global_zero:
         return 0
