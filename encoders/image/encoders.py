@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 
 def _unknown(name: str, known: Iterable[str], where: str) -> ValueError:
@@ -105,46 +106,44 @@ class ConvNet(nn.Module):
     """A small ConvNet for pictures of 8 to 32 pixels.
 
     A 3 x 3 stem, then for each further width a 3 x 3 convolution of stride 2, each with BatchNorm
-    and ReLU, and global pooling.
+    and ReLU, then the average over each of ``grid`` x ``grid`` parts of the picture.
 
     Args:
-        widths: channels of the stem and of each stage; the last is ``features_dim``.
+        widths: channels of the stem and of each stage; ``features_dim`` is the last times ``grid^2``.
         in_channels: 3 for colour, 1 for greyscale.
-        stride_stem: stride of the stem.
-        pool: ``"avg"`` or ``"max"``.
         depth: further 3 x 3 convolutions of the same width in each stage.
+        grid: parts per side; 1 is global average pooling, more keep where in the picture it was.
 
     Raises:
-        ValueError: no widths, or another ``pool``.
+        ValueError: no widths, or a ``grid`` under 1.
     """
 
     def __init__(
         self,
         widths: Sequence[int] = (32, 64, 128, 256),
         in_channels: int = 3,
-        stride_stem: int = 1,
-        pool: str = "avg",
         depth: int = 0,
+        grid: int = 1,
     ):
         super().__init__()
         if not widths:
             raise ValueError("widths is empty: a ConvNet needs at least the stem's")
-        if pool not in ("avg", "max"):
-            raise ValueError(f"pool is 'avg' or 'max', not {pool!r}")
-        layers = _convolution(in_channels, widths[0], stride_stem)
+        if grid < 1:
+            raise ValueError(f"grid is 1 or more, not {grid}")
+        layers = _convolution(in_channels, widths[0], 1)
         for narrow, wide in pairwise(widths):
             layers += _convolution(narrow, wide, 2)
             for _ in range(depth):
                 layers += _convolution(wide, wide, 1)
         self.layers = nn.Sequential(*layers)
-        self.pool, self.features_dim = pool, widths[-1]
+        self.grid, self.features_dim = grid, widths[-1] * grid**2
         # With so few channels this layout is much faster on CPUs; loading a state dict keeps it.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, view: Tensor) -> Tensor:
         """``[B, in_channels, H, W]`` to ``[B, features_dim]``."""
         x = self.layers(view.contiguous(memory_format=torch.channels_last))
-        return x.mean((2, 3)) if self.pool == "avg" else x.amax((2, 3))
+        return adaptive_avg_pool2d(x, self.grid).flatten(1)
 
 
 def _convolution(n_in: int, n_out: int, stride: int) -> list[nn.Module]:

@@ -109,8 +109,8 @@ def test_timm_is_not_imported_unasked():
     [
         ({}, (2, 3, 32, 32), 256),
         ({"widths": [16, 32, 64], "in_channels": 1}, (2, 1, 8, 8), 64),
-        ({"widths": [8], "pool": "max"}, (2, 3, 8, 8), 8),
-        ({"widths": [8, 16], "depth": 2, "stride_stem": 2}, (2, 3, 24, 24), 16),
+        ({"widths": [8], "grid": 2}, (2, 3, 8, 8), 32),
+        ({"widths": [8, 16], "depth": 2, "grid": 3}, (2, 3, 24, 24), 144),
     ],
 )
 def test_conv_net(arguments, shape, features_dim):
@@ -123,6 +123,19 @@ def test_conv_net(arguments, shape, features_dim):
     assert sum(p.ndim == 4 for p in encoder.parameters()) == 1 + stages * (1 + depth)
 
 
+def test_the_grid_keeps_where_it_was():
+    """The four quarters of a map are its four parts, row by row, and their mean is global pooling."""
+    torch.manual_seed(0)
+    parts = ConvNet([8, 16], grid=2).eval()
+    whole = ConvNet([8, 16]).eval()
+    whole.load_state_dict(parts.state_dict())
+    view = torch.randn(2, 3, 16, 16)
+    quarters = parts(view).unflatten(1, (16, 4))
+    torch.testing.assert_close(quarters.mean(2), whole(view))
+    lower_right = parts.layers(view)[:, :, 4:, 4:].mean((2, 3))
+    torch.testing.assert_close(quarters[:, :, 3], lower_right)
+
+
 def test_conv_net_keeps_its_layout_when_loaded():
     encoder = ConvNet()
     encoder.load_state_dict({k: v.contiguous() for k, v in ConvNet().state_dict().items()})
@@ -131,7 +144,7 @@ def test_conv_net_keeps_its_layout_when_loaded():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [({"widths": []}, "widths is empty"), ({"pool": "mean"}, "not 'mean'")]
+    ("arguments", "message"), [({"widths": []}, "widths is empty"), ({"grid": 0}, "not 0")]
 )
 def test_wrong_conv_net(arguments, message):
     with pytest.raises(ValueError, match=message):
