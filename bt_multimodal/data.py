@@ -27,7 +27,7 @@ class TwinDataset(Dataset):
     Asked for whole batches of ``(epoch, index)`` pairs; gives `Views` of `Drawn`.
 
     Args:
-        records: decoded records; of cached ones, which have one shape, ``on_record`` is not called.
+        records: decoded records.
         augmentations: see `bt_multimodal.views`.
         seed: the run's seed; with epoch and index it fixes every view.
     """
@@ -42,8 +42,7 @@ class TwinDataset(Dataset):
         epoch = keys[0][0]
         index = torch.tensor([i for _, i in keys])
         decoded, label = self.records.batch(index)
-        data = torch.stack(decoded) if self.records.cached else decoded
-        return draw_views(self.augmentations, data, label, self.seed, epoch, index)
+        return draw_views(self.augmentations, decoded, label, self.seed, epoch, index)
 
     def __getitem__(self, key: tuple[int, int]) -> Views:
         return self.__getitems__([key])

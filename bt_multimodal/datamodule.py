@@ -24,7 +24,7 @@ class TwinData(pl.LightningDataModule):
         train_split, test_split: names of the splits; found by convention.
         validation: share of the training split kept out of training, for choices and the online
             probe.
-        cache: decode once and keep everything in memory; for small data.
+        cache: decode once and keep everything in memory.
         num_workers: loader processes.
     """
 

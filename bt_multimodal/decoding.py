@@ -21,7 +21,7 @@ class DecodedRecords:
     Args:
         records: raw records.
         decode: raw content to a tensor, no randomness; an exception means a damaged record.
-        cache: decode everything now and keep it in memory (small data that decode to one shape).
+        cache: decode everything now and keep it in memory.
         allowed: the share of the records above which damage is an error.
 
     Attributes:
@@ -29,7 +29,7 @@ class DecodedRecords:
         classes: the class names.
 
     Raises:
-        DataError: too many damaged records, here or in any later call; ``cache`` with several shapes.
+        DataError: too many damaged records, here or in any later call.
     """
 
     def __init__(
@@ -40,18 +40,13 @@ class DecodedRecords:
         allowed: float = 0.01,
     ):
         self.labels, self.classes = records.labels, records.classes
-        self.cached = False
         self._records, self._decode, self._most = records, decode, allowed * len(records)
         # A subset shares all but `labels` and `_rows` with its origin: one count, one cache.
         self._rows = torch.arange(len(records))
         self._damaged: set[int] = set()
-        self._cache: list[Tensor | None] = []
+        self._cache: list[Tensor | None] | None = None
         if cache:
             self._cache = [self.get(i) for i in range(len(records))]
-            self.cached = True
-            shapes = {tuple(decoded.shape) for decoded in self._cache if decoded is not None}
-            if len(shapes) > 1:
-                raise DataError(f"cache needs records of one shape, found {sorted(shapes)[:3]}")
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -70,7 +65,7 @@ class DecodedRecords:
     def get(self, i: int) -> Tensor | None:
         """Record ``i``, or ``None`` if it is damaged."""
         row = int(self._rows[i])
-        if self.cached:
+        if self._cache is not None:
             return self._cache[row]
         if row in self._damaged:
             return None

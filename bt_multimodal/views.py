@@ -8,7 +8,8 @@ are made; it is any object with
 ``draw(u, view) -> dict[str, Tensor]``
     ``u [B, draws]`` uniform numbers to the named random parameters of view 0 or 1.
 ``on_record(decoded, parameters) -> Tensor``
-    Worker: what has to happen record by record, such as a crop to one size.
+    Worker: what has to happen record by record, such as a crop to one size; ``None`` for nothing,
+    where all records decode to one shape.
 ``on_batch(data, parameters, view) -> view``
     Training device: everything that vectorises.
 ``clean(decoded) -> Tensor`` and ``clean_batch(data) -> view``
@@ -22,7 +23,7 @@ Drawing and applying are separate: parameters depend on (seed, epoch, sample ind
 applying is a pure function of data and parameters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -51,9 +52,10 @@ class AugmentationSet(Protocol):
 
     draws: int
 
+    @property
+    def on_record(self) -> Callable[[Tensor, dict[str, Tensor]], Tensor] | None: ...
     def decode(self, raw: Any) -> Tensor: ...
     def draw(self, u: Tensor, view: int) -> dict[str, Tensor]: ...
-    def on_record(self, decoded: Tensor, parameters: dict[str, Tensor]) -> Tensor: ...
     def on_batch(self, data: Tensor, parameters: dict[str, Tensor], view: int) -> Any: ...
     def clean(self, decoded: Tensor) -> Tensor: ...
     def clean_batch(self, data: Tensor) -> Any: ...
@@ -61,7 +63,7 @@ class AugmentationSet(Protocol):
 
 def draw_views(
     augmentations: AugmentationSet,
-    decoded: Sequence[Tensor] | Tensor,
+    decoded: Sequence[Tensor],
     label: Tensor,
     seed: int,
     epoch: int,
@@ -70,20 +72,20 @@ def draw_views(
     """The worker's half of both views of a batch.
 
     Args:
-        decoded: one decoded record a sample, or a tensor ``[B, ...]`` of them.
+        decoded: one decoded record a sample.
         index: ``[B]`` sample indices within the data set.
 
     Returns:
         `Views` whose views are `Drawn`; `finish_views` makes them views.
     """
     halves = []
+    whole = torch.stack(list(decoded)) if augmentations.on_record is None else None
     for view in (0, 1):
         parameters = augmentations.draw(uniforms(seed, epoch, index, view, augmentations.draws), view)
-        if isinstance(decoded, Tensor):
-            data = decoded
-        else:
+        data = whole
+        if augmentations.on_record is not None:
             own = [{name: value[i] for name, value in parameters.items()} for i in range(len(index))]
-            data = torch.stack([augmentations.on_record(d, p) for d, p in zip(decoded, own, strict=True)])
+            data = torch.stack([*map(augmentations.on_record, decoded, own)])
         halves.append(Drawn(data, parameters))
     return Views(halves[0], halves[1], label)
 

@@ -8,7 +8,7 @@ import torch
 from bt_multimodal.data import TwinDataset
 from bt_multimodal.decoding import DecodedRecords
 from bt_multimodal.records import DataError
-from encoders.image.views import DigitViews
+from encoders.image.views import DigitViews, ReferenceViews
 
 
 class Words:
@@ -75,9 +75,15 @@ def test_a_cache_reads_once():
     assert words.reads == 10
 
 
+def test_cached_records_are_still_cropped():
+    """Records of one shape are no reason to skip what a set does record by record."""
+    views = ReferenceViews(size=8)
+    words = DecodedRecords(Words(4), lambda raw: torch.randint(256, (3, 20, 20)).to(torch.uint8), cache=True)
+    batch = TwinDataset(words, views, seed=0).__getitems__([(0, 1), (0, 2)])
+    assert batch.first.data.shape == (2, 3, 8, 8)
+
+
 def test_errors():
-    with pytest.raises(DataError, match="one shape"):
-        DecodedRecords(Words(3), lambda raw: torch.zeros(raw), cache=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         nothing = DecodedRecords(Words(3, {0, 1, 2}), decode, allowed=1)

@@ -88,11 +88,15 @@ def test_another_epoch_or_seed_gives_other_views(change):
     assert not torch.equal(made(rows).first["x"], made(rows, **change).first["x"])
 
 
-def test_a_tensor_has_no_record_stage():
-    decoded = torch.arange(12.0).view(4, 3)
-    batch = draw_views(Crops(), decoded, LABEL, 1, 0, INDEX)
-    assert batch.first.data is decoded
-    assert finish_views(Crops(), batch).first["x"].shape == (4, 3)
+class Gains(Crops):
+    on_record = None
+
+
+def test_without_a_record_stage_the_records_are_stacked():
+    batch = draw_views(Gains(), DECODED, LABEL, 1, 0, INDEX)
+    assert torch.equal(batch.first.data, torch.stack(DECODED))
+    views = finish_views(Gains(), batch)
+    assert torch.equal(views.second["x"], torch.stack(DECODED) * batch.second.parameters["gain"][:, None])
 
 
 def test_ready_views_pass_through():

@@ -125,6 +125,7 @@ class SmallImageViews(nn.Module):
     """
 
     draws = 11
+    on_record = None
 
     def __init__(
         self,
@@ -161,10 +162,6 @@ class SmallImageViews(nn.Module):
             "grey": u[:, 10] < self.grey,
         }
 
-    def on_record(self, decoded: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        """The picture as it is."""
-        return decoded
-
     def on_batch(self, data: Tensor, parameters: dict[str, Tensor], view: int) -> Tensor:
         """uint8 ``[B, 3, size, size]`` to the normalised view."""
         p = parameters
@@ -198,6 +195,8 @@ class DigitViews(nn.Module):
         noise: standard deviation of the Gaussian noise on values in [0, 1].
         mean, std: of values in [0, 1]; the defaults are those of scikit-learn's 8 x 8 digits.
     """
+
+    on_record = None
 
     def __init__(
         self,
@@ -235,10 +234,6 @@ class DigitViews(nn.Module):
             "gain": 1 + _symmetric(u[:, 5], self.gain),
             "noise": normal[:, : self.size * self.size].view(-1, 1, self.size, self.size),
         }
-
-    def on_record(self, decoded: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        """The picture as it is."""
-        return decoded
 
     def on_batch(self, data: Tensor, parameters: dict[str, Tensor], view: int) -> Tensor:
         """uint8 ``[B, 1, S, S]`` to the standardised view."""
