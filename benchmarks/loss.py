@@ -8,8 +8,9 @@ loss to the gradients of both batches. Beside `BarlowTwinsLoss` in its three for
 `lightly.loss.BarlowTwinsLoss` of the installed package (the ``bench`` extra), same lambda.
 
 * Each case is a process of its own. Forms take turns: every round runs each form once, in the order
-  given. The time is the median over all rounds of up to 5 runs after a warm-up; a case is given
-  about 20 s, so that slow ones have fewer. If the warm-up alone takes longer, it is the run.
+  given. The time is the median over all rounds of 5 runs after a warm-up, more where they are short;
+  a case is given about 20 s, so that slow ones have fewer. If the warm-up alone takes longer, it is
+  the run.
 * Peak memory is the growth of the resident set's high-water mark over the resident set before the
   loss, in GiB: gradients count, the embeddings do not. The mark is reset first where the kernel
   allows that; elsewhere (noted) it is the process's maximum.
@@ -35,7 +36,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMS = ("direct", "gram", "auto", "lightly")
-LAMBD, BUDGET, RUNS = 0.0051, 20.0, 5
+LAMBD, BUDGET = 0.0051, 20.0
 GIB = 2**30
 
 
@@ -97,7 +98,8 @@ def measure(form: str, n: int, d: int, budget: float) -> dict[str, Any]:
     before = proc_kib("/proc/self/status", "VmRSS") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         warm_up, total = run(a, b)
-        runs = max(1, min(RUNS, int(budget / warm_up) - 1))
+        # Short runs are noisy: as many as fit two seconds.
+        runs = max(1, min(max(5, int(2 / warm_up)), 50, int(budget / warm_up) - 1))
         times = [warm_up] if warm_up > budget else [run(a, b)[0] for _ in range(runs)]
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "alloc" in str(error):
