@@ -180,6 +180,9 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
     parts = parser.instantiate(config)
     model = Pretraining(views=parts.views, **parts.model.as_dict())
     data = TwinData(views=parts.views, modality=modality, seed=config.seed, **config.data.as_dict())
+    if hasattr(parts.views, "measure"):  # what it measures is kept with the run and the encoder
+        for name, value in parts.views.measure(data.train).items():
+            config.views.init_args[name] = value
     loader = data.train_dataloader()
     model.schedule_steps(len(loader), config.trainer.max_epochs or 1)
     check_first_batch(model, parts.views, next(iter(loader)))
@@ -216,8 +219,9 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
     plot_curves(run / "metrics.csv", run / "curves.png")
     if before is not None:
         after = features()
+        raw = [raw_features(data.views, part, modality.raw_features) for part in (data.train_full, data.test)]
         tables = {
-            modality.raw: (raw_features(data.views, data.train_full), raw_features(data.views, data.test)),
+            modality.raw: (raw[0], raw[1]),
             "untrained encoder": before,
             "trained encoder": after,
         }

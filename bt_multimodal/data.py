@@ -1,9 +1,10 @@
 """Batches of twin views: what a batch holds, and the order of the samples."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bt_multimodal.decoding import DecodedRecords
@@ -17,8 +18,10 @@ class Modality(NamedTuple):
     name: str
     unit: str  # plural, for rates: "images"
     raw: str  # the trivial baseline: "raw pixels"
+    raw_features: Callable[[Any], Tensor]  # and what it is: a view to [B, F]
     extensions: tuple[str, ...]
     columns: tuple[str, ...]  # conventional names of the content column
+    embedded: Mapping[str, Callable[[], Mapping[str, list[Any]]]]  # sets that need no files, by name
 
 
 class TwinDataset(Dataset):

@@ -50,6 +50,7 @@ class TwinData(pl.LightningDataModule):
             source,
             extensions=modality.extensions,
             content_columns=modality.columns,
+            embedded=modality.embedded,
             content_column=content_column,
             label_column=label_column,
             train_split=train_split,

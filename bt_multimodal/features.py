@@ -7,9 +7,9 @@ Evaluation takes no random view: ``clean`` record by record, ``clean_batch`` on 
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -109,20 +109,16 @@ def extract_features(
             encoder.to(home)
 
 
-def raw_features(augmentations: AugmentationSet, records: DecodedRecords) -> FeatureTable:
-    """The trivial baseline ("raw pixels"): what an encoder would be given, flattened.
+def raw_features(
+    augmentations: AugmentationSet, records: DecodedRecords, summarise: Callable[[Any], Tensor]
+) -> FeatureTable:
+    """The trivial baseline: what an encoder would be given, by ``summarise`` to ``[B, F]``.
 
     Raises:
-        ValueError: a view that is no single tensor, too many damaged records, or no records.
+        ValueError: too many damaged records, or no records.
     """
-
-    def flatten(batch: Tensor) -> Tensor:
-        view = augmentations.clean_batch(batch)
-        if not isinstance(view, Tensor):
-            raise ValueError(f"raw features need a view that is one tensor, not a {type(view).__name__}")
-        return view.detach().flatten(1)
-
-    return _table(records, ((flatten(batch), at) for batch, at in _batches(augmentations, records, 256)))
+    batches = _batches(augmentations, records, 256)
+    return _table(records, ((summarise(augmentations.clean_batch(batch)), at) for batch, at in batches))
 
 
 def save_features(path: str | PathLike[str], table: FeatureTable) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,6 +93,7 @@ def open_records(
     *,
     extensions: tuple[str, ...],
     content_columns: tuple[str, ...],
+    embedded: Mapping[str, Callable[[], Mapping[str, list[Any]]]] | None = None,
     content_column: str | None = None,
     label_column: str | None = None,
     train_split: str | None = None,
@@ -110,17 +111,19 @@ def open_records(
             beside one of those or alone: elsewhere it is a class); a manifest ``.csv``, ``.tsv`` or
             ``.jsonl`` of paths relative to it, with an optional column ``split``; a ``.parquet`` file,
             or a folder of them named after their splits; a hub dataset ``owner/name`` or ``name``, and
-            ``:config`` if it has several; ``sklearn:digits``, uint8 arrays ``[8, 8]`` from 0 to 255.
+            ``:config`` if it has several; a name of ``embedded``.
         extensions: of the files to take from a folder, in either case (``(".jpg", ".png")``).
         content_columns: looked for in that order when ``content_column`` is not given. The column
             holds file contents or paths, or a struct of ``bytes`` and ``path``.
+        embedded: sets that need no files, by name: functions giving a table's columns.
         label_column: by default the first of label, labels, class, target, category, fine_label.
         require_labels: fail when a record has no label.
 
     Raises:
         DataError: what is wrong with the source, in one line.
     """
-    splits = _find_splits(source, extensions, bool(train_split or test_split), content_columns[0])
+    named = bool(train_split or test_split)
+    splits = _find_splits(source, extensions, named, content_columns[0], embedded or {})
     train = train_split or (next(iter(splits)) if len(splits) == 1 and not test_split else "train")
     test = test_split or next((name for name in _TEST_SPLITS if name in splits and name != train), None)
     for name in filter(None, (train, test)):
@@ -218,12 +221,21 @@ def _sorted(names: set[str]) -> list[str]:
         return sorted(names)
 
 
-def _find_splits(source: str, extensions: tuple[str, ...], named: bool, content: str) -> dict[str, _Split]:
+def _find_splits(
+    source: str,
+    extensions: tuple[str, ...],
+    named: bool,
+    content: str,
+    embedded: Mapping[str, Callable[[], Mapping[str, list[Any]]]],
+) -> dict[str, _Split]:
     """The splits of a source by name; ``named``: the user names splits, so layouts need not be guessed."""
     path = Path(source).expanduser()
     suffix = path.suffix.lower()
-    if source.startswith("sklearn:"):
-        return {"train": _Split(source, Path(), partial(_sklearn, source, content))}
+    if source in embedded:
+        return {"train": _Split(source, Path(), partial(_embedded, embedded[source]))}
+    near = difflib.get_close_matches(source, embedded, n=1, cutoff=0.8)
+    if near and "/" not in source and not path.exists():  # asking the hub for it takes long
+        raise DataError(f"there is no embedded set {source!r}; did you mean {near[0]!r}?")
     if path.is_dir():
         files = sorted(path.glob("[!.]*.parquet")) or sorted((path / "data").glob("[!.]*.parquet"))
         return _parquet_splits(files, named) if files else _folder_splits(path, extensions, named, content)
@@ -248,15 +260,10 @@ def _find_splits(source: str, extensions: tuple[str, ...], named: bool, content:
     return {key: _Split(f"{source} {key}", Path(), partial(hub.get, key)) for key in hub}
 
 
-def _sklearn(source: str, content: str) -> Any:
-    if source != "sklearn:digits":
-        raise DataError(f"there is no embedded set {source!r}; did you mean 'sklearn:digits'?")
+def _embedded(columns: Callable[[], Mapping[str, list[Any]]]) -> Any:
     from datasets import Dataset
-    from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    return Dataset.from_dict({content: images, "label": digits.target})
+    return Dataset.from_dict(columns())
 
 
 def _folder_splits(root: Path, extensions: tuple[str, ...], named: bool, content: str) -> dict[str, _Split]:

@@ -14,8 +14,9 @@ are made; it is any object with
     Training device: everything that vectorises.
 ``clean(decoded) -> Tensor`` and ``clean_batch(data) -> view``
     The same two stages without randomness, for evaluation.
-``draws: int``
-    How many uniform numbers one view of one sample needs.
+``draws: int`` and, if wanted, ``shared: int``
+    How many uniform numbers one view of one sample needs, and how many of the first of them both
+    views have in common (0 without it), such as where a long recording is cut.
 
 A bare loop takes any such object; the command line takes an ``nn.Module``, by class path.
 
@@ -81,7 +82,12 @@ def draw_views(
     halves = []
     whole = torch.stack(list(decoded)) if augmentations.on_record is None else None
     for view in (0, 1):
-        parameters = augmentations.draw(uniforms(seed, epoch, index, view, augmentations.draws), view)
+        u = uniforms(seed, epoch, index, view, augmentations.draws)
+        shared = getattr(augmentations, "shared", 0)
+        if view == 0:
+            common = u[:, :shared]
+        u[:, :shared] = common
+        parameters = augmentations.draw(u, view)
         data = whole
         if augmentations.on_record is not None:
             own = [{name: value[i] for name, value in parameters.items()} for i in range(len(index))]

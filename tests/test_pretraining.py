@@ -7,16 +7,15 @@ import pytest
 import torch
 
 from bt_multimodal import BarlowTwinsLoss
-from bt_multimodal.data import GlobalBatches, Modality, TwinDataset, twin_loader
+from bt_multimodal.data import GlobalBatches, TwinDataset, twin_loader
 from bt_multimodal.datamodule import TwinData
 from bt_multimodal.optim import LARS, parameter_groups, schedule
 from bt_multimodal.pretraining import Pretraining, build_twins
 from bt_multimodal.records import DataError
 from bt_multimodal.views import draw_views, finish_views
 from encoders.image.encoders import ConvNet
+from encoders.image.modality import IMAGES
 from encoders.image.views import DigitViews, SmallImageViews
-
-DIGITS = Modality("image", "images", "raw pixels", (".png",), ("image",))
 
 
 def parts():
@@ -26,7 +25,7 @@ def parts():
 
 def test_lightning_equals_a_bare_loop_bit_for_bit(tmp_path):
     encoder, projector, loss, views = parts()
-    data = TwinData(views, DIGITS, seed=7, source="sklearn:digits", batch_size=256, cache=True)
+    data = TwinData(views, IMAGES, seed=7, source="sklearn:digits", batch_size=256, cache=True)
     model = Pretraining(views, encoder, projector, loss, LARS, warmup_epochs=1)
     trainer = pl.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,

@@ -13,11 +13,18 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
 from bt_multimodal import records
 from bt_multimodal.records import DataError, Splits, open_records, stratified_split
+from encoders.image.modality import IMAGES
 
 
 def opened(source: object, **options) -> Splits:
     return open_records(
-        str(source), **{"extensions": (".jpg", ".png"), "content_columns": ("image", "file")} | options
+        str(source),
+        **{
+            "extensions": (".jpg", ".png"),
+            "content_columns": ("image", "file"),
+            "embedded": IMAGES.embedded,
+        }
+        | options,
     )
 
 

@@ -1,11 +1,27 @@
 """How images are found in data."""
 
+from typing import Any
+
+import numpy as np
+
 from bt_multimodal.data import Modality
+
+
+def digits() -> dict[str, list[Any]]:
+    """1,797 handwritten digits of scikit-learn: uint8 arrays ``[8, 8]`` from 0 to 255, and 10 labels."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    return {"image": list(images), "label": bunch.target.tolist()}
+
 
 IMAGES = Modality(
     name="image",
     unit="images",
     raw="raw pixels",
+    raw_features=lambda view: view.flatten(1),
     extensions=(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"),
     columns=("image", "img", "images", "path", "file", "filename", "file_name"),
+    embedded={"sklearn:digits": digits},
 )

@@ -43,6 +43,10 @@ def run(argv):
     return image_pretrain.pretrain(image_pretrain.__doc__, image_pretrain.modality, argv)
 
 
+def evaluate(argv):
+    return image_linear.probe(image_linear.__doc__, image_linear.modality, argv)
+
+
 @pytest.fixture
 def my_lab(tmp_path, monkeypatch):
     (tmp_path / "my_lab.py").write_text(MY_LAB)
@@ -67,7 +71,7 @@ def test_run_directory_explains_itself_and_evaluates(tmp_path, capsys):
         for word in ("raw pixels", "untrained encoder", "trained encoder", "360 test images (20 % held out)")
     )
 
-    assert image_linear.main(["--encoder", str(out), "--data.source", "sklearn:digits"]) == 0
+    assert evaluate(["--encoder", str(out), "--data.source", "sklearn:digits"]) == 0
     evaluated = capsys.readouterr().out
     final = next(line for line in table.splitlines() if line.startswith("trained"))
     assert final in evaluated  # the same figures from the exported file
