@@ -1,0 +1,106 @@
+"""What a view of a clip is for encoders that take waveforms."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from encoders.audio.decode import decode_audio
+
+_NOISE = 2**18  # samples of white noise, read from a drawn place on
+
+
+class WaveformViews(nn.Module):
+    """Distorted waveforms with masks: ``{"input_values", "attention_mask"}``, both ``[B, S]``.
+
+    Both views alike: speed, white noise at a drawn signal-to-noise ratio, and a stretch of silence.
+    Each clip is then brought to mean 0 and variance 1 over its own sound, as the pretrained models
+    of transformers expect (a random gain would be undone by it). Between the two stages padding is
+    NaN, so that the mask needs no second tensor.
+
+    Args:
+        seconds: of sound a view at most, ``S = seconds * rate``; longer clips are cropped, each view
+            for itself.
+        rate: in Hz; other rates are resampled.
+        speed: largest share by which a view is faster or slower (linear interpolation, pitch and all).
+        noise_probability: share of the views with noise.
+        snr: range of the signal-to-noise ratio in dB.
+        mask: largest share of a view that is silenced in one stretch.
+    """
+
+    draws = 7
+
+    def __init__(
+        self,
+        seconds: float = 4.0,
+        rate: int = 16_000,
+        speed: float = 0.1,
+        noise_probability: float = 0.5,
+        snr: tuple[float, float] = (5.0, 40.0),
+        mask: float = 0.1,
+    ):
+        super().__init__()
+        if not 0 <= speed < 1 or not 0 <= mask < 1:
+            raise ValueError(f"speed and mask are shares from 0 to 1, not {speed} and {mask}")
+        self.samples, self.rate, self.speed = round(seconds * rate), rate, speed
+        self.noise_probability, self.snr, self.mask = noise_probability, snr, mask
+        self._noise = torch.randn(_NOISE, generator=torch.Generator().manual_seed(0))
+
+    def decode(self, raw: bytes) -> Tensor:
+        """A file's bytes to float32 ``[T]``."""
+        return decode_audio(raw, self.rate)
+
+    def draw(self, u: Tensor, view: int) -> dict[str, Tensor]:
+        """``u [B, 7]`` to parameters, the same way for both views."""
+        noisy = u[:, 2] < self.noise_probability
+        snr = self.snr[0] + (self.snr[1] - self.snr[0]) * u[:, 3]
+        return {
+            "offset": u[:, 0],
+            "speed": 1 + self.speed * (2 * u[:, 1] - 1),
+            "snr": torch.where(noisy, snr, torch.inf),
+            "noise": (u[:, 4] * _NOISE).long(),
+            "masked": self.mask * u[:, 5],
+            "mask_at": u[:, 6],
+        }
+
+    def on_record(self, decoded: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        """A stretch long enough for the fastest view, ``[ceil((1 + speed) S)]``, NaN after a short clip."""
+        size = int(self.samples * (1 + self.speed)) + 1
+        start = int(float(parameters["offset"]) * max(0, len(decoded) - size + 1))
+        stretch = decoded[start : start + size]
+        return functional.pad(stretch, (0, size - len(stretch)), value=torch.nan)
+
+    def on_batch(self, data: Tensor, parameters: dict[str, Tensor], view: int) -> dict[str, Tensor]:
+        """The distorted view."""
+        p = parameters
+        steps = torch.arange(self.samples, device=data.device)
+        at = steps * p["speed"][:, None]
+        low = at.floor().long().clamp(max=data.shape[1] - 2)
+        here, next_, share = data.gather(1, low), data.gather(1, low + 1), at - low
+        x = torch.where(share > 0, torch.lerp(here, next_, share), here)  # after the last sample is NaN
+        heard = ~x.isnan()
+        x = x.nan_to_num(0.0)
+        length = heard.sum(1, keepdim=True).clamp(min=1)
+        power = x.square().sum(1, keepdim=True) / length
+        noise = self._noise.to(x.device)[(p["noise"][:, None] + steps) % _NOISE]
+        x = x + noise * (power * 10 ** (-p["snr"][:, None] / 10)).sqrt()
+        size = p["masked"][:, None] * length
+        start = p["mask_at"][:, None] * (length - size)
+        x = x.masked_fill((steps >= start) & (steps < start + size), 0.0)
+        return _normalised(x, heard)
+
+    def clean(self, decoded: Tensor) -> Tensor:
+        """The first ``seconds``, ``[S]``, NaN after a short clip."""
+        stretch = decoded[: self.samples]
+        return functional.pad(stretch, (0, self.samples - len(stretch)), value=torch.nan)
+
+    def clean_batch(self, data: Tensor) -> dict[str, Tensor]:
+        """``[B, S]`` to the undistorted view."""
+        return _normalised(data.nan_to_num(0.0), ~data.isnan())
+
+
+def _normalised(x: Tensor, heard: Tensor) -> dict[str, Tensor]:
+    """Mean 0 and variance 1 over what is heard, 0 elsewhere."""
+    length = heard.sum(1, keepdim=True).clamp(min=1)
+    x = (x - (x * heard).sum(1, keepdim=True) / length) * heard
+    x = x / (x.square().sum(1, keepdim=True) / length + 1e-7).sqrt()
+    return {"input_values": x, "attention_mask": heard.long()}

@@ -1,0 +1,67 @@
+"""Audio from the command line: a folder of sounds to an encoder that loads again."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from bt_multimodal.checkpoint import load_encoder
+from tasks import audio_pretrain
+
+SMALL = ["fit", "--config", "configs/audio/speech_commands_cpu.yaml", "--trainer.max_epochs", "2",
+         "--model.warmup_epochs", "1", "--model.projector", "[32, 32]", "--data.batch_size", "16",
+         "--model.encoder.widths", "[8, 8]", "--views.seconds", "0.3"]  # fmt: skip
+
+
+def run(argv):
+    return audio_pretrain.pretrain(audio_pretrain.__doc__, audio_pretrain.modality, argv)
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    """Two kinds of sound, of different lengths and rates."""
+    random = np.random.default_rng(0)
+    for kind in ("tone", "noise"):
+        folder = tmp_path / "sounds" / kind
+        folder.mkdir(parents=True)
+        for i in range(40):
+            rate = (8000, 16_000)[i % 2]
+            time = np.arange(int(rate * random.uniform(0.1, 0.6))) / rate
+            wave = np.sin(2 * np.pi * random.uniform(200, 2000) * time)
+            wave = wave if kind == "tone" else random.standard_normal(len(time))
+            soundfile.write(folder / f"{i}.wav", 0.1 * wave, rate)
+    return tmp_path / "sounds"
+
+
+def test_a_folder_of_sounds(tmp_path, sounds, capsys):
+    out = tmp_path / "run"
+    assert run([*SMALL, "--data.source", str(sounds), "--run_dir", str(out)]) == 0
+    table = capsys.readouterr().out
+    for words in ("log-mel mean, std", "untrained encoder", "trained encoder", "16 test clips"):
+        assert words in table
+    encoder, views = load_encoder(out)
+    assert views.std > 0.1  # measured, and kept with the encoder
+    assert f"{views.mean:.6g}"[:6] in (out / "config.yaml").read_text()
+    assert encoder(views.clean_batch(torch.zeros(3, 4800))).shape == (3, 8 * 16)
+
+
+WRONG = {
+    "nothing usable": ("{tmp}/text", "damaged record"),
+    "no audio": ("{tmp}/empty", "no file with extension"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_line_and_leaves_nothing(case, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text" / "a").mkdir(parents=True)
+    for i in range(40):
+        (tmp_path / "text" / "a" / f"{i}.wav").write_text("no sound")
+    source, message = WRONG[case]
+    out = tmp_path / "run"
+    status = run([*SMALL, "--data.source", source.replace("{tmp}", str(tmp_path)), "--run_dir", str(out)])
+    error = capsys.readouterr().err
+    assert status == 2
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not out.exists()
