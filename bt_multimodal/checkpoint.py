@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from bt_multimodal.views import AugmentationSet
@@ -57,7 +57,7 @@ def export_encoder(
         "views": json.dumps(views_spec),
     }
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata)
+    partial.write_bytes(save(tensors, metadata))  # save_file would make it readable by its owner only
     os.replace(partial, path)
 
 

@@ -23,6 +23,9 @@ def test_round_trip(tmp_path):
     assert loaded.views.noise == 0.5
     assert not torch.equal(load_encoder(tmp_path, weights=False).encoder(x), encoder(x))
     assert [path.name for path in tmp_path.iterdir()] == ["encoder.safetensors"]
+    (tmp_path / "other").write_bytes(b"")
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1  # as readable as any other file
 
 
 def test_wrong_files(tmp_path):
