@@ -98,8 +98,9 @@ def measure(form: str, n: int, d: int, budget: float) -> dict[str, Any]:
     before = proc_kib("/proc/self/status", "VmRSS") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         warm_up, total = run(a, b)
-        # Short runs are noisy: as many as fit two seconds.
-        runs = max(1, min(max(5, int(2 / warm_up)), 50, int(budget / warm_up) - 1))
+        # Short runs are noisy: as many as fit two seconds, up to 50.
+        wanted = min(max(5, int(2 / warm_up)), 50)
+        runs = max(1, min(wanted, int(budget / warm_up) - 1))
         times = [warm_up] if warm_up > budget else [run(a, b)[0] for _ in range(runs)]
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "alloc" in str(error):

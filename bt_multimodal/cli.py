@@ -206,10 +206,10 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
         (run / "config.yaml").write_text(parser.dump(config))
     encoder = model.twins.encoder
 
-    def features() -> tuple[FeatureTable, FeatureTable]:
-        both = (data.train_full, data.test)
-        train, test = (extract_features(encoder, data.views, part, device=model.device) for part in both)
-        return train, test
+    both = (data.train_full, data.test)
+
+    def features() -> list[FeatureTable]:
+        return [extract_features(encoder, data.views, part, device=model.device) for part in both]
 
     before = features() if trainer.is_global_zero and data.labelled and config.probe.table else None
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint.is_file() else None)
@@ -219,9 +219,8 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
     plot_curves(run / "metrics.csv", run / "curves.png")
     if before is not None:
         after = features()
-        raw = [raw_features(data.views, part, modality.raw_features) for part in (data.train_full, data.test)]
         tables = {
-            modality.raw: (raw[0], raw[1]),
+            modality.raw: [raw_features(data.views, part, modality.raw_features) for part in both],
             "untrained encoder": before,
             "trained encoder": after,
         }

@@ -15,7 +15,6 @@ from bt_multimodal.views import AugmentationSet, Views, draw_views
 class Modality(NamedTuple):
     """What the core has to be told of a modality to open and name its data."""
 
-    name: str
     unit: str  # plural, for rates: "images"
     raw: str  # the trivial baseline: "raw pixels"
     raw_features: Callable[[Any], Tensor]  # and what it is: a view to [B, F]

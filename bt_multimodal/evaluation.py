@@ -84,13 +84,11 @@ def _evaluate(arguments: argparse.Namespace, modality: "Modality") -> str:
     )
     parts = [DecodedRecords(records, views.decode) for records in (splits.train, splits.test)]
 
-    def features(encoder: nn.Module) -> tuple[FeatureTable, FeatureTable]:
-        train, test = (extract_features(encoder, views, part, device=arguments.device) for part in parts)
-        return train, test
+    def features(encoder: nn.Module) -> list[FeatureTable]:
+        return [extract_features(encoder, views, part, device=arguments.device) for part in parts]
 
-    raw = [raw_features(views, part, modality.raw_features) for part in parts]
     tables = {
-        modality.raw: (raw[0], raw[1]),
+        modality.raw: [raw_features(views, part, modality.raw_features) for part in parts],
         "untrained encoder": features(untrained),
         "trained encoder": features(trained),
     }

@@ -1,8 +1,9 @@
 """What a run shows of itself: curves, a map of the features, a table."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -76,9 +77,7 @@ def plot_features(before: FeatureTable, after: FeatureTable, path: Path, seed: i
     figure.savefig(path, dpi=110)
 
 
-def compare(
-    tables: Mapping[str, tuple[FeatureTable, FeatureTable]], unit: str, held_out: bool, **probes
-) -> str:
+def compare(tables: Mapping[str, Sequence[FeatureTable]], unit: str, held_out: bool, **probes: Any) -> str:
     """The final table: what the probes say of several representations of the same data.
 
     Args:
@@ -88,7 +87,7 @@ def compare(
         probes: options of `evaluate`.
     """
     train, test = next(iter(tables.values()))
-    rows = {name: evaluate(*pair, **probes) for name, pair in tables.items()}
+    rows = {name: evaluate(train, test, **probes) for name, (train, test) in tables.items()}
     drawn = " (20 % held out)" if held_out else ""
     return f"{len(test.labels)} test {unit}{drawn}, {len(train.labels)} for the probes\n{format_table(rows)}"
 

@@ -79,19 +79,17 @@ def draw_views(
     Returns:
         `Views` whose views are `Drawn`; `finish_views` makes them views.
     """
+    first, second = (uniforms(seed, epoch, index, view, augmentations.draws) for view in (0, 1))
+    shared = getattr(augmentations, "shared", 0)
+    second[:, :shared] = first[:, :shared]
+    on_record = augmentations.on_record
+    data = torch.stack(list(decoded)) if on_record is None else None
     halves = []
-    whole = torch.stack(list(decoded)) if augmentations.on_record is None else None
-    for view in (0, 1):
-        u = uniforms(seed, epoch, index, view, augmentations.draws)
-        shared = getattr(augmentations, "shared", 0)
-        if view == 0:
-            common = u[:, :shared]
-        u[:, :shared] = common
+    for view, u in enumerate((first, second)):
         parameters = augmentations.draw(u, view)
-        data = whole
-        if augmentations.on_record is not None:
+        if on_record is not None:
             own = [{name: value[i] for name, value in parameters.items()} for i in range(len(index))]
-            data = torch.stack([*map(augmentations.on_record, decoded, own)])
+            data = torch.stack([on_record(d, p) for d, p in zip(decoded, own, strict=True)])
         halves.append(Drawn(data, parameters))
     return Views(halves[0], halves[1], label)
 

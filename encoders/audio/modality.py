@@ -15,7 +15,6 @@ def mean_and_std(view: Tensor | dict[str, Tensor]) -> Tensor:
 
 
 AUDIO = Modality(
-    name="audio",
     unit="clips",
     raw="log-mel mean, std",
     raw_features=mean_and_std,

@@ -89,6 +89,7 @@ class SpectrogramViews(nn.Module):
     def draw(self, u: Tensor, view: int) -> dict[str, Tensor]:
         """``u [B, 13]`` to parameters; the stretch is the same in both views."""
         frames = self.log_mel.frames(self.samples)
+        masked_bands, masked_frames = self.band_mask * u[:, 9], self.time_mask * u[:, 11]
         return {
             "offset": u[:, 0],
             "mixup": self.mixup * u[:, 1],
@@ -96,10 +97,10 @@ class SpectrogramViews(nn.Module):
             **ops.crop_boxes(u[:, 3:7], self.log_mel.n_mels, frames, self.canvas, self.scale),
             "head": self.fader * (2 * u[:, 7] - 1),
             "tail": self.fader * (2 * u[:, 8] - 1),
-            "bands": self.band_mask * u[:, 9],
-            "band": u[:, 10] * (1 - self.band_mask * u[:, 9]),
-            "frames": self.time_mask * u[:, 11],
-            "frame": u[:, 12] * (1 - self.time_mask * u[:, 11]),
+            "bands": masked_bands,
+            "band": u[:, 10] * (1 - masked_bands),
+            "frames": masked_frames,
+            "frame": u[:, 12] * (1 - masked_frames),
         }
 
     def on_record(self, decoded: Tensor, parameters: dict[str, Tensor]) -> Tensor:

@@ -17,7 +17,6 @@ def digits() -> dict[str, list[Any]]:
 
 
 IMAGES = Modality(
-    name="image",
     unit="images",
     raw="raw pixels",
     raw_features=lambda view: view.flatten(1),
