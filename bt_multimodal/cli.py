@@ -167,10 +167,12 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
     from bt_multimodal.checkpoint import export_encoder
     from bt_multimodal.datamodule import TwinData
     from bt_multimodal.features import FeatureTable, extract_features, raw_features
+    from bt_multimodal.memory import keep_freed_memory
     from bt_multimodal.pretraining import Pretraining, check_first_batch
     from bt_multimodal.report import compare, plot_curves, plot_features
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    keep_freed_memory()
     run = _run_dir(config)
     checkpoint = run / "checkpoints" / "last.ckpt"
     first = "LOCAL_RANK" not in os.environ  # Lightning starts the other ranks by this command again

@@ -9,7 +9,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bt_multimodal.decoding import DecodedRecords
 from bt_multimodal.records import DataError
-from bt_multimodal.views import AugmentationSet, Views, draw_views
+from bt_multimodal.views import (
+    AugmentationSet,
+    Views,
+    draw_parameters,
+    draw_views,
+    record_parameters,
+    stack_views,
+)
 
 
 class Modality(NamedTuple):
@@ -43,8 +50,14 @@ class TwinDataset(Dataset):
     def __getitems__(self, keys: list[tuple[int, int]]) -> Views:
         epoch = keys[0][0]
         index = torch.tensor([i for _, i in keys])
-        decoded, label = self.records.batch(index)
-        return draw_views(self.augmentations, decoded, label, self.seed, epoch, index)
+        read = getattr(self.augmentations, "read", None)
+        if read is None or self.records.cached:
+            decoded, label = self.records.batch(index)
+            return draw_views(self.augmentations, decoded, label, self.seed, epoch, index)
+        parameters = draw_parameters(self.augmentations, self.seed, epoch, index)
+        asked = record_parameters(self.augmentations, parameters)
+        made, label = self.records.read(index, lambda file, k: [read(file, own) for own in asked[k]])
+        return stack_views(parameters, made, label)
 
     def __getitem__(self, key: tuple[int, int]) -> Views:
         return self.__getitems__([key])

@@ -3,12 +3,14 @@
 import copy
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from torch import Tensor
 
 from bt_multimodal.records import DataError, Records
+
+T = TypeVar("T")
 
 _STRIDE = 7919  # a prime: what replaces a damaged record is far from it, and always the same
 
@@ -16,7 +18,7 @@ _STRIDE = 7919  # a prime: what replaces a damaged record is far from it, and al
 class DecodedRecords:
     """Records as tensors. A damaged one is named in a warning, once, and counted.
 
-    Training takes another record in its place (`batch`), evaluation leaves it out (`get`).
+    Training takes another record in its place (`batch`, `read`), evaluation leaves it out (`get`).
 
     Args:
         records: raw records.
@@ -62,31 +64,60 @@ class DecodedRecords:
         part._rows, part.labels = self._rows[at], self.labels[at]
         return part
 
+    @property
+    def cached(self) -> bool:
+        """Whether everything is in memory."""
+        return self._cache is not None
+
     def get(self, i: int) -> Tensor | None:
         """Record ``i``, or ``None`` if it is damaged."""
         row = int(self._rows[i])
         if self._cache is not None:
             return self._cache[row]
+        return self._guarded(row, lambda: self._decode(self._records.raw(row)))
+
+    def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Records and labels at ``indices [B]``, other ones in the place of the damaged."""
+        return self._intact(indices, lambda i, _: self.get(i))
+
+    def read(self, indices: Tensor, read: Callable[[BinaryIO, int], T]) -> tuple[list[T], Tensor]:
+        """What ``read(file, k)`` takes of the open file of each record, and the labels.
+
+        ``k`` counts from 0 over ``indices [B]``; another record takes the place of a damaged one.
+        """
+
+        def opened(row: int, k: int) -> T:
+            with self._records.open(row) as file:
+                return read(file, k)
+
+        def one(i: int, k: int) -> T | None:
+            row = int(self._rows[i])
+            return self._guarded(row, lambda: opened(row, k))
+
+        return self._intact(indices, one)
+
+    def _guarded(self, row: int, take: Callable[[], T]) -> T | None:
         if row in self._damaged:
             return None
         try:
-            return self._decode(self._records.raw(row))
+            return take()
         except Exception as error:  # decoders raise errors of any type
             self._note(row, error)
             return None
 
-    def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Records and labels at ``indices [B]``, other ones in the place of the damaged."""
-        decoded, sources = zip(*map(self._intact, indices.tolist()), strict=True)
-        return list(decoded), self.labels[list(sources)]
-
-    def _intact(self, i: int) -> tuple[Tensor, int]:
-        for _ in range(len(self)):
-            decoded = self.get(i)
-            if decoded is not None:
-                return decoded, i
-            i = (i + _STRIDE) % len(self)
-        raise DataError("every record is damaged")
+    def _intact(self, indices: Tensor, one: Callable[[int, int], T | None]) -> tuple[list[T], Tensor]:
+        taken: list[T] = []
+        sources: list[int] = []
+        for k, i in enumerate(indices.tolist()):
+            for _ in range(len(self)):
+                if (item := one(i, k)) is not None:
+                    break
+                i = (i + _STRIDE) % len(self)
+            else:
+                raise DataError("every record is damaged")
+            taken.append(item)
+            sources.append(i)
+        return taken, self.labels[sources]
 
     def _note(self, row: int, error: Exception) -> None:
         self._damaged.add(row)
@@ -97,4 +128,4 @@ class DecodedRecords:
             raise DataError(
                 f"{text} ({count} of {total} damaged so far, over the allowed {int(self._most)})"
             ) from error
-        warnings.warn(text, stacklevel=3)
+        warnings.warn(text, stacklevel=4)

@@ -64,9 +64,11 @@ def _evaluate(arguments: argparse.Namespace, modality: "Modality") -> str:
     from bt_multimodal.checkpoint import load_encoder
     from bt_multimodal.decoding import DecodedRecords
     from bt_multimodal.features import FeatureTable, extract_features, raw_features, save_features
+    from bt_multimodal.memory import keep_freed_memory
     from bt_multimodal.records import open_records
     from bt_multimodal.report import compare
 
+    keep_freed_memory()
     sys.path.insert(0, os.getcwd())  # a user's own encoder
     torch.manual_seed(arguments.seed)
     trained, views = load_encoder(arguments.encoder)

@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import io
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -50,10 +51,23 @@ class Records:
         Raises:
             OSError: the record is empty, or its file cannot be read.
         """
+        item = self._content(i)
+        return item.read_bytes() if isinstance(item, Path) else item
+
+    def open(self, i: int) -> BinaryIO:
+        """Content of record ``i`` as an open file, to be closed by the caller.
+
+        Raises:
+            OSError: the record is empty, or its file cannot be opened.
+        """
+        item = self._content(i)
+        return item.open("rb") if isinstance(item, Path) else io.BytesIO(bytes(item))
+
+    def _content(self, i: int) -> bytes | np.ndarray | Path:
         item = self._item(i)
         if item is None:
             raise OSError(f"{self.name(i)} is empty")
-        return item.read_bytes() if isinstance(item, Path) else item
+        return item
 
     def name(self, i: int) -> str:
         """How to name record ``i`` in a warning: its path, or ``train.parquet row 17`` (from 0)."""

@@ -17,6 +17,13 @@ are made; it is any object with
 ``draws: int`` and, if wanted, ``shared: int``
     How many uniform numbers one view of one sample needs, and how many of the first of them both
     views have in common (0 without it), such as where a long recording is cut.
+``common(data) -> data``, if wanted
+    Training device: what both views begin with, made once. In a set that has it ``on_record`` uses
+    the shared numbers alone, so it runs once a record.
+``read(file, parameters) -> Tensor``, if wanted
+    Worker: what ``on_record(decode(content), parameters)`` gives, from an open file (from its
+    beginning, wherever it stands) of which only a part may be needed. Takes the place of both where
+    records are not cached.
 
 A bare loop takes any such object; the command line takes an ``nn.Module``, by class path.
 
@@ -42,7 +49,10 @@ class Views(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A view half made: data after the worker's stage, and the parameters for the device's."""
+    """A view half made: data after the worker's stage, and the parameters for the device's.
+
+    ``data`` of a second view is ``None`` where it is the first's.
+    """
 
     data: Any
     parameters: dict[str, Tensor]
@@ -62,6 +72,40 @@ class AugmentationSet(Protocol):
     def clean_batch(self, data: Tensor) -> Any: ...
 
 
+def draw_parameters(
+    augmentations: AugmentationSet, seed: int, epoch: int, index: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The parameters of both views of the samples ``index [B]``; each value's first axis is ``B``."""
+    first, second = (uniforms(seed, epoch, index, view, augmentations.draws) for view in (0, 1))
+    shared = getattr(augmentations, "shared", 0)
+    second[:, :shared] = first[:, :shared]
+    return augmentations.draw(first, 0), augmentations.draw(second, 1)
+
+
+def record_parameters(
+    augmentations: AugmentationSet, parameters: tuple[dict[str, Tensor], dict[str, Tensor]]
+) -> list[list[dict[str, Tensor]]]:
+    """What a record's stage is asked for, sample by sample: the parameters of each view, or once for both."""
+    once = hasattr(augmentations, "common")
+    views = [
+        [
+            dict(zip(drawn, row, strict=True))
+            for row in zip(*(v.unbind() for v in drawn.values()), strict=True)
+        ]
+        for drawn in parameters[: 1 if once else 2]
+    ]
+    return [list(own) for own in zip(*views, strict=True)]
+
+
+def stack_views(
+    parameters: tuple[dict[str, Tensor], dict[str, Tensor]], made: Sequence[Sequence[Tensor]], label: Tensor
+) -> Views:
+    """A batch of what was made of every sample, in the order of `record_parameters`."""
+    data = [torch.stack(view) for view in zip(*made, strict=True)]
+    first, second = parameters
+    return Views(Drawn(data[0], first), Drawn(data[1] if len(data) > 1 else None, second), label)
+
+
 def draw_views(
     augmentations: AugmentationSet,
     decoded: Sequence[Tensor],
@@ -79,29 +123,26 @@ def draw_views(
     Returns:
         `Views` whose views are `Drawn`; `finish_views` makes them views.
     """
-    first, second = (uniforms(seed, epoch, index, view, augmentations.draws) for view in (0, 1))
-    shared = getattr(augmentations, "shared", 0)
-    second[:, :shared] = first[:, :shared]
+    parameters = draw_parameters(augmentations, seed, epoch, index)
     on_record = augmentations.on_record
-    data = torch.stack(list(decoded)) if on_record is None else None
-    halves = []
-    for view, u in enumerate((first, second)):
-        parameters = augmentations.draw(u, view)
-        if on_record is not None:
-            own = [{name: value[i] for name, value in parameters.items()} for i in range(len(index))]
-            data = torch.stack([on_record(d, p) for d, p in zip(decoded, own, strict=True)])
-        halves.append(Drawn(data, parameters))
-    return Views(halves[0], halves[1], label)
+    if on_record is None:
+        return stack_views(parameters, [[one] for one in decoded], label)
+    asked = record_parameters(augmentations, parameters)
+    made = [[on_record(one, own) for own in views] for one, views in zip(decoded, asked, strict=True)]
+    return stack_views(parameters, made, label)
 
 
 def finish_views(augmentations: AugmentationSet, batch: Views) -> Views:
     """The device's half. Views that need none (no `Drawn`) pass through unchanged."""
-    if not isinstance(batch.first, Drawn):
+    first, second = batch.first, batch.second
+    if not isinstance(first, Drawn):
         return batch
     # Pixels, samples and indices are not what reduced precision is for.
     with torch.no_grad(), torch.autocast(batch.label.device.type, enabled=False):
+        common = getattr(augmentations, "common", None)
+        data = first.data if common is None else common(first.data)
         return Views(
-            augmentations.on_batch(batch.first.data, batch.first.parameters, 0),
-            augmentations.on_batch(batch.second.data, batch.second.parameters, 1),
+            augmentations.on_batch(data, first.parameters, 0),
+            augmentations.on_batch(data if second.data is None else second.data, second.parameters, 1),
             batch.label,
         )

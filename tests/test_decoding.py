@@ -1,5 +1,6 @@
 """One policy for damage: named once, counted over all subsets, replaced in training, left out otherwise."""
 
+import io
 import warnings
 
 import pytest
@@ -24,6 +25,9 @@ class Words:
     def raw(self, i):
         self.reads += 1
         return -1 if i in self.damaged else i
+
+    def open(self, i):
+        return io.BytesIO(bytes([self.raw(i) % 256]))
 
     def name(self, i):
         return f"word {i}"
@@ -53,6 +57,39 @@ def test_training_takes_another_record_of_the_same_subset(cache):
     assert kept.get(4) is None
     assert kept.name(4) == "word 4"
     assert records.subset([7, 3]).subset([1]).labels.tolist() == [0]
+
+
+class Parts:
+    """Views of one number each that read no more of a file than that; 255 is damage in the second only."""
+
+    draws = 1
+
+    def draw(self, u, view):
+        return {"view": torch.full((len(u),), view), "u": u[:, 0]}
+
+    def decode(self, raw):
+        raise AssertionError("is not needed")
+
+    on_record = decode
+
+    def read(self, file, parameters):
+        file.seek(0)
+        value = file.read()[0]
+        if value == 255 and parameters["view"]:
+            raise ValueError("damaged further on")
+        return torch.tensor([value, float(parameters["u"])])
+
+
+def test_parts_of_files_are_read_under_the_same_policy():
+    views = Parts()
+    dataset = TwinDataset(DecodedRecords(Words(200, damaged={4}), views.decode), views, seed=0)
+    with pytest.warns(UserWarning, match="damaged record word 4: ValueError: damaged further on"):
+        batch = dataset.__getitems__([(0, 4), (0, 5)])
+    replacement = (4 + 7919) % 200
+    for half in (batch.first, batch.second):
+        assert half.data[:, 0].tolist() == [replacement, 5]  # both views of one record
+        torch.testing.assert_close(half.data[:, 1], half.parameters["u"])
+    assert batch.label.tolist() == [replacement % 3, 5 % 3]
 
 
 def test_the_count_is_one_over_all_subsets():

@@ -102,3 +102,30 @@ def test_without_a_record_stage_the_records_are_stacked():
 def test_ready_views_pass_through():
     views = Views(torch.ones(2), torch.zeros(2), torch.zeros(2))
     assert finish_views(Crops(), views) is views
+
+
+class Sums(Crops):
+    """Both views begin with one crop, summed once."""
+
+    shared = 1
+
+    def __init__(self):
+        self.crops, self.sums = 0, 0
+
+    def on_record(self, decoded, parameters):
+        self.crops += 1
+        return super().on_record(decoded, parameters)
+
+    def common(self, data):
+        self.sums += 1
+        return data.cumsum(1)
+
+
+def test_what_views_have_in_common_is_made_once():
+    views = Sums()
+    batch = draw_views(views, DECODED, LABEL, 1, 0, INDEX)
+    assert batch.second.data is None
+    made = finish_views(views, batch)
+    assert (views.crops, views.sums) == (4, 1)
+    for half, view in ((batch.first, made.first), (batch.second, made.second)):
+        assert torch.equal(view["x"], batch.first.data.cumsum(1) * half.parameters["gain"][:, None])

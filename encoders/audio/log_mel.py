@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torchaudio.transforms import MelSpectrogram
+from torchaudio.transforms import MelScale, Spectrogram
 
 
 class LogMel(nn.Module):
@@ -29,7 +29,8 @@ class LogMel(nn.Module):
         if f_max > rate / 2:
             raise ValueError(f"f_max {f_max:g} Hz is above half the rate, {rate / 2:g} Hz")
         self.hop, self.n_mels = hop, n_mels
-        self.mel = MelSpectrogram(rate, n_fft, hop_length=hop, n_mels=n_mels, f_min=f_min, f_max=f_max)
+        self.spectrogram = Spectrogram(n_fft, hop_length=hop, power=None)
+        self.mel = MelScale(n_mels, rate, f_min, f_max, n_fft // 2 + 1)
 
     def frames(self, samples: int) -> int:
         """Frames ``T`` of a waveform of that many samples."""
@@ -37,5 +38,7 @@ class LogMel(nn.Module):
 
     def forward(self, waveforms: Tensor) -> Tensor:
         """``[B, samples]`` to ``[B, 1, F, T]``."""
-        self.mel.to(waveforms.device)
-        return (self.mel(waveforms) + torch.finfo(torch.float32).eps).log().unsqueeze(1)
+        self.to(waveforms.device)
+        spectrum = self.spectrogram(waveforms)
+        power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)  # abs() is slow on CPUs
+        return (self.mel(power) + torch.finfo(torch.float32).eps).log().unsqueeze(1).contiguous()

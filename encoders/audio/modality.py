@@ -1,5 +1,7 @@
 """How audio is found in data."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -8,9 +10,14 @@ from encoders.audio.log_mel import LogMel
 from encoders.audio.synthetic import synthetic
 
 
+@cache
+def _log_mel() -> LogMel:
+    return LogMel()
+
+
 def mean_and_std(view: Tensor | dict[str, Tensor]) -> Tensor:
     """Of every log-mel band over time, ``[B, 2 F]``: of spectrograms, or made of waveforms first."""
-    mels = LogMel()(view["input_values"]) if isinstance(view, dict) else view
+    mels = _log_mel()(view["input_values"]) if isinstance(view, dict) else view
     return torch.cat([mels.mean(-1), mels.std(-1)], dim=1).flatten(1)
 
 

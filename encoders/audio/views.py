@@ -4,13 +4,15 @@ A view is float ``[B, 1, F, T]``, normalised. Legend: ``B`` samples, ``S`` sampl
 ``F`` mel bands, ``T`` frames.
 """
 
+from typing import BinaryIO
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bt_multimodal.decoding import DecodedRecords
 from encoders.audio import ops
-from encoders.audio.decode import decode_audio
+from encoders.audio.decode import decode_audio, read_audio
 from encoders.audio.log_mel import LogMel
 
 _MEASURED = 2000  # clips at most, evenly spaced, for the mean and standard deviation
@@ -70,7 +72,8 @@ class SpectrogramViews(nn.Module):
         self.canvas, self.scale = canvas, scale
         self.band_mask, self.time_mask = band_mask, time_mask
         self.mean, self.std = mean, std
-        self._past: Tensor | None = None
+        self._past: Tensor | None = None  # a ring of `memory` log-mels, and how many it has been given
+        self._given = 0
 
     def measure(self, records: DecodedRecords) -> dict[str, float]:
         """Set ``mean`` and ``std`` from training clips unless they were given; the arguments to keep."""
@@ -107,19 +110,25 @@ class SpectrogramViews(nn.Module):
         """The drawn stretch, ``[S]``."""
         return self._stretch(decoded, float(parameters["offset"]))
 
+    def read(self, file: BinaryIO, parameters: dict[str, Tensor]) -> Tensor:
+        """The drawn stretch of a file that may be long, ``[S]``."""
+        offset = float(parameters["offset"])
+        return self._stretch(read_audio(file, self.rate, lambda n: self._place(n, offset)), offset)
+
+    def common(self, data: Tensor) -> Tensor:
+        """``[B, S]`` to log-mels ``[B, 1, F, T]``."""
+        return self.log_mel(data)
+
     def on_batch(self, data: Tensor, parameters: dict[str, Tensor], view: int) -> Tensor:
-        """``[B, S]`` to the view ``[B, 1, F, T]``."""
-        p = parameters
-        x = self.log_mel(data)
-        mixed = x
+        """``[B, 1, F, T]`` of `common` to the view of the same shape."""
+        p, x = parameters, data
         if self._past is not None:
-            partner = (p["partner"] * len(self._past)).long()
-            mixed = ops.log_mixup_exp(x, self._past[partner], p["mixup"])
+            partner = (p["partner"] * min(self._given, self.memory)).long()
+            x = ops.log_mixup_exp(x, self._past[partner], p["mixup"])
         if self.mixup > 0 and view == 1:  # both views hold the same stretch: remembered once, after both
-            past = x if self._past is None else torch.cat([self._past.to(x.device), x])
-            self._past = past[-self.memory :]
+            self._remember(data)
         cropped = ops.resize_crop(
-            self._normalise(mixed), p["top"], p["left"], p["height"], p["width"], self.canvas
+            self._normalise(x), p["top"], p["left"], p["height"], p["width"], self.canvas
         )
         faded = ops.linear_fade(cropped, p["head"], p["tail"])
         masked = ops.mask_stretch(faded, p["band"], p["bands"], axis=2)
@@ -138,10 +147,21 @@ class SpectrogramViews(nn.Module):
             raise ValueError("mean and std of the log-mels are neither given nor measured")
         return (x - self.mean) / self.std
 
+    def _remember(self, x: Tensor) -> None:
+        if self._past is None:
+            self._past = x.new_zeros(self.memory, *x.shape[1:])
+        x = x[-self.memory :]
+        at = torch.arange(self._given, self._given + len(x), device=x.device) % self.memory
+        self._past[at] = x
+        self._given += len(x)
+
+    def _place(self, length: int, offset: float) -> tuple[int, int]:
+        """First sample and number of samples of a stretch; short clips are taken whole."""
+        room = max(0, length - self.samples)
+        return int(offset * (room + 1)), min(length, self.samples)
+
     def _stretch(self, wave: Tensor, offset: float) -> Tensor:
-        room = len(wave) - self.samples
-        if room >= 0:
-            start = int(offset * (room + 1))
-            return wave[start : start + self.samples]
-        left = int(offset * (1 - room))
-        return functional.pad(wave, (left, -room - left))
+        start, count = self._place(len(wave), offset)
+        missing = self.samples - count
+        left = int(offset * (missing + 1))
+        return functional.pad(wave[start : start + count], (left, missing - left))

@@ -1,10 +1,12 @@
 """What a view of a clip is for encoders that take waveforms."""
 
+from typing import BinaryIO
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoders.audio.decode import decode_audio
+from encoders.audio.decode import decode_audio, read_audio
 
 _NOISE = 2**18  # samples of white noise, read from a drawn place on
 
@@ -64,10 +66,14 @@ class WaveformViews(nn.Module):
 
     def on_record(self, decoded: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """A stretch long enough for the fastest view, ``[ceil((1 + speed) S)]``, NaN after a short clip."""
-        size = int(self.samples * (1 + self.speed)) + 1
-        start = int(float(parameters["offset"]) * max(0, len(decoded) - size + 1))
+        start, size = self._place(len(decoded), parameters)
         stretch = decoded[start : start + size]
         return functional.pad(stretch, (0, size - len(stretch)), value=torch.nan)
+
+    def read(self, file: BinaryIO, parameters: dict[str, Tensor]) -> Tensor:
+        """The same stretch of a file that may be long."""
+        stretch = read_audio(file, self.rate, lambda length: self._place(length, parameters))
+        return self.on_record(stretch, parameters)
 
     def on_batch(self, data: Tensor, parameters: dict[str, Tensor], view: int) -> dict[str, Tensor]:
         """The distorted view."""
@@ -96,6 +102,11 @@ class WaveformViews(nn.Module):
     def clean_batch(self, data: Tensor) -> dict[str, Tensor]:
         """``[B, S]`` to the undistorted view."""
         return _normalised(data.nan_to_num(0.0), ~data.isnan())
+
+    def _place(self, length: int, parameters: dict[str, Tensor]) -> tuple[int, int]:
+        """First sample and number of samples of a stretch; the latter also of a shorter clip."""
+        size = int(self.samples * (1 + self.speed)) + 1
+        return int(float(parameters["offset"]) * max(0, length - size + 1)), size
 
 
 def _normalised(x: Tensor, heard: Tensor) -> dict[str, Tensor]:

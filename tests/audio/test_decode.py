@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from encoders.audio.decode import decode_audio
+from encoders.audio.decode import decode_audio, read_audio
 
 
 def encoded(samples, rate=16_000, kind="WAV", subtype=None) -> bytes:
@@ -60,3 +60,37 @@ def test_damage_is_named_in_one_line(raw, message):
     with pytest.raises(ValueError, match=message) as caught:
         decode_audio(raw, 16_000)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100, 48_000])
+def test_a_stretch_is_that_of_the_whole_file(kind, rate):
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (3 * rate, 2))
+    raw = encoded(sound, rate, kind)
+    whole = decode_audio(raw, 16_000)
+    for first, count in ((0, 500), (1, 999), (12_345, 16_000), (len(whole) - 7, 7), (40_000, 20_000)):
+        told = []
+        found = read_audio(io.BytesIO(raw), 16_000, lambda n, at=(first, count): told.append(n) or at)  # noqa: B023
+        assert told == [len(whole)]
+        torch.testing.assert_close(found, whole[first : first + count], atol=1e-6, rtol=0)
+
+
+def test_of_a_long_file_little_is_read():
+    class Counted(io.BytesIO):
+        taken = 0
+
+        def readinto(self, buffer):
+            n = super().readinto(buffer)
+            self.taken += n
+            return n
+
+        def read(self, n=-1):
+            data = super().read(n)
+            self.taken += len(data)
+            return data
+
+    for kind in ("WAV", "FLAC"):
+        raw = encoded(np.random.default_rng(0).uniform(-0.5, 0.5, 60 * 16_000), kind=kind)
+        file = Counted(raw)
+        assert len(read_audio(file, 16_000, lambda n: (n // 2, 16_000))) == 16_000
+        assert 32_000 < file.taken < len(raw) / 10

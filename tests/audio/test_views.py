@@ -1,12 +1,16 @@
 """Views of clips: the same stretch in both, mixed with the past, normalised by what was measured."""
 
+import io
+
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from bt_multimodal.decoding import DecodedRecords
 from bt_multimodal.views import draw_views, finish_views
 from encoders.audio.views import SpectrogramViews
+from encoders.audio.waveform_views import WaveformViews
 
 PLAIN = {"mixup": 0.0, "fader": 0.0, "canvas": (1.0, 1.0), "scale": (1.0, 1.0), "mean": 0.0, "std": 1.0}
 
@@ -76,6 +80,7 @@ def test_the_past_is_a_window_of_whole_clips():
     torch.testing.assert_close(views._past, first.first[-4:])
     second = made(views, epoch=1, rows=[1])
     assert len(views._past) == 4
+    torch.testing.assert_close(views._past[1:], first.first[-3:])  # the oldest made room
     loudest = first.first.exp().amax()
     assert second.first.exp().amax() <= loudest * 1.0001  # a mixture is never louder than its parts
     assert not torch.equal(second.first, first.first[1:2])
@@ -92,6 +97,23 @@ def test_short_clips_are_padded_and_long_ones_cut():
         assert len(cut) == 16_000
         assert cut[0] in long
     assert torch.equal(views.clean(long), long[1750 : 1750 + 16_000])
+
+
+@pytest.mark.parametrize("rate", [16_000, 11_025])
+@pytest.mark.parametrize("views", [SpectrogramViews(seconds=0.7), WaveformViews(seconds=0.7)])
+def test_a_file_is_read_as_if_it_were_decoded_whole(views, rate):
+    for seconds in (0.3, 0.7, 5.0):
+        buffer = io.BytesIO()
+        soundfile.write(
+            buffer, np.random.default_rng(0).uniform(-1, 1, int(seconds * rate)), rate, format="WAV"
+        )
+        whole = views.decode(buffer.getvalue())
+        for offset in (0.0, 0.4, 0.999):
+            parameters = {"offset": torch.tensor(offset)}
+            torch.testing.assert_close(
+                views.read(buffer, parameters), views.on_record(whole, parameters),
+                atol=1e-6, rtol=0, equal_nan=True,
+            )  # fmt: skip
 
 
 def test_statistics_are_those_of_the_training_clips():
