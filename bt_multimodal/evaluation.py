@@ -29,6 +29,7 @@ def _parser(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--k", type=int, default=20, help="neighbours (default 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the label draws and the untrained weights")
     parser.add_argument("--no_linear", action="store_true", help="leave out the probe on all labels")
+    parser.add_argument("--mlp", action="store_true", help="add the MLPs of HEAR's recipe (minutes)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--save_features", help="folder for train.safetensors and test.safetensors")
     return parser
@@ -97,7 +98,7 @@ def _evaluate(arguments: argparse.Namespace, modality: "Modality") -> str:
     report = compare(
         tables, modality.unit, splits.held_out,
         per_class=arguments.per_class, draws=arguments.draws, k=arguments.k, seed=arguments.seed,
-        linear=not arguments.no_linear,
+        linear=not arguments.no_linear, mlp=arguments.mlp,
     )  # fmt: skip
     if arguments.save_features:
         folder = Path(arguments.save_features)

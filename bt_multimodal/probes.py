@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bt_multimodal.draws import uniforms
 from bt_multimodal.features import FeatureTable
+from bt_multimodal.mlp_probe import mlp_probe
 
 _FLOAT32_FROM = 20_000  # rows from which the linear probe is solved in float32
 _MAX_ITERATIONS = 2000
@@ -244,6 +245,7 @@ def evaluate(
     k: int = 20,
     seed: int = 0,
     linear: bool = True,
+    mlp: bool = False,
 ) -> dict[str, tuple[float, float | None]]:
     """Accuracies in per cent: kNN and linear on all labels, and linear on a few labels a class.
 
@@ -254,6 +256,7 @@ def evaluate(
         per_class: the numbers of labels a class, each drawn ``draws`` times (`few_labels`).
         k: neighbours, or all labelled rows where there are fewer.
         linear: leave the probe on all labels out with ``False`` (slow on wide features).
+        mlp: with the recipe of HEAR on all labels (`mlp_probe`; minutes).
 
     Returns:
         ``{"kNN": (accuracy, None), "linear": (accuracy, None), "linear, 10 a class": (mean, std)}``;
@@ -280,6 +283,8 @@ def evaluate(
     if linear:
         predicted = linear_probe(x, y, test.features, statistics=statistics)
         results["linear"] = (accuracy(predicted, test.labels), None)
+    if mlp:
+        results["MLP"] = (accuracy(mlp_probe(x, y, test.features, seed), test.labels), None)
     for count, indices in picks.items():
         scores = torch.tensor(
             [

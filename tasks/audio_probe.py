@@ -1,10 +1,12 @@
-"""Evaluate an audio encoder on frozen features: weighted kNN and linear probes.
+"""Evaluate an audio encoder on frozen features: weighted kNN, linear probes, the MLPs of HEAR.
 
     python tasks/audio_probe.py --encoder runs/speech_commands_cpu/20260101-120000 --data.source FOLDER
     python tasks/audio_probe.py --help
 
 --encoder       a run directory or an encoder.safetensors
 --data.source   as in tasks/audio_pretrain.py; labels are needed
+--mlp           add HEAR's recipe: one or two hidden layers, four learning rates, early stopping and
+                choice on a validation split of the training clips (some minutes)
 
 The table compares mean and standard deviation of every log-mel band, the encoder untrained (same
 class, fresh weights) and trained: kNN (k = 20), a linear probe on all labels (standardised
