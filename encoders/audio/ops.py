@@ -72,7 +72,7 @@ def resize_crop(
 
 def linear_fade(x: Tensor, head: Tensor, tail: Tensor) -> Tensor:
     """Add a straight line over time from ``head [B]`` to ``tail [B]``: a volume that fades in or out."""
-    share = torch.linspace(0, 1, x.shape[-1], device=x.device)
+    share = torch.linspace(0, 1, x.shape[-1], device=x.device, dtype=x.dtype)
     return x + torch.lerp(head.view(-1, 1, 1, 1), tail.view(-1, 1, 1, 1), share)
 
 

@@ -1,7 +1,13 @@
-"""Pretrained waveform encoders of transformers, for twin fine-tuning or probing."""
+"""Pretrained encoders of transformers that take waveforms, for twin fine-tuning or probing."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torchaudio.compliance.kaldi import fbank
+
+_FRAME = 400  # samples of a frame of Kaldi's at 16 kHz
 
 
 class PretrainedWaveform(nn.Module):
@@ -21,14 +27,8 @@ class PretrainedWaveform(nn.Module):
 
     def __init__(self, name: str, freeze_front: bool = True):
         super().__init__()
-        from transformers import AutoConfig, AutoModel  # slow to import
-
-        try:
-            # Its own masking and layer dropping are for another objective.
-            config = AutoConfig.from_pretrained(name, apply_spec_augment=False, layerdrop=0.0)
-            self.model = AutoModel.from_pretrained(name, config=config)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"cannot load {name!r}: {' '.join(str(error).split())}") from error
+        # Its own masking and layer dropping are for another objective.
+        self.model = _load(name, apply_spec_augment=False, layerdrop=0.0)
         if not hasattr(self.model, "_get_feat_extract_output_lengths"):
             raise ValueError(f"{name!r} is a {type(self.model).__name__}, which does not take waveforms")
         if freeze_front:
@@ -40,5 +40,61 @@ class PretrainedWaveform(nn.Module):
         frames = self.model(**view).last_hidden_state
         lengths = self.model._get_feat_extract_output_lengths(view["attention_mask"].sum(1))
         heard = torch.arange(frames.shape[1], device=frames.device) < lengths.clamp(min=1)[:, None]
-        weights = heard.unsqueeze(2).to(frames.dtype)
-        return (frames * weights).sum(1) / weights.sum(1)
+        return _masked_mean(frames, heard)
+
+
+class PretrainedAST(nn.Module):
+    """The Audio Spectrogram Transformer (Gong et al., 2021), averaged over the patches that hold sound.
+
+    Views are those of `WaveformViews` with ``normalise: false``, at 16 kHz; sound beyond the model's
+    length (10.24 s for the published ones) is cut. Its front end is Kaldi's log-mel energies.
+
+    Args:
+        name: a hub name or a local folder.
+        mean, std: of AudioSet's log-mels, which the published models are normalised by.
+
+    Raises:
+        ValueError: no such model, or another kind of model.
+    """
+
+    def __init__(self, name: str, mean: float = -4.2677393, std: float = 4.5689974):
+        super().__init__()
+        self.model = _load(name)
+        config = self.model.config
+        if config.model_type != "audio-spectrogram-transformer":
+            raise ValueError(f"{name!r} is a {type(self.model).__name__}, not an ASTModel")
+        self.mean, self.std = mean, std
+        self.features_dim = int(config.hidden_size)
+
+    def forward(self, view: dict[str, Tensor]) -> Tensor:
+        """``input_values`` and ``attention_mask``, both ``[B, S]``, to ``[B, features_dim]``."""
+        config = self.model.config
+        lengths = view["attention_mask"].sum(1)
+        mels = view["input_values"].new_zeros(len(lengths), config.max_length, config.num_mel_bins)
+        counts = []
+        with torch.autocast(mels.device.type, enabled=False):
+            for row, wave, length in zip(mels, view["input_values"].float(), lengths.tolist(), strict=True):
+                sound = functional.pad(wave[:length], (0, max(0, _FRAME - length)))  # one frame at least
+                energies = fbank(sound[None], num_mel_bins=config.num_mel_bins, window_type="hanning")
+                counts.append(min(len(energies), config.max_length))
+                row[: counts[-1]] = energies[: counts[-1]]
+        patches = self.model((mels - self.mean) / (2 * self.std)).last_hidden_state[:, 2:]
+        columns = 1 + (config.max_length - config.patch_size) // config.time_stride
+        starts = config.time_stride * torch.arange(columns, device=mels.device)
+        heard = starts < torch.tensor(counts, device=mels.device)[:, None]
+        return _masked_mean(patches, heard.repeat(1, patches.shape[1] // columns))  # bands, then time
+
+
+def _load(name: str, **options: Any) -> Any:
+    from transformers import AutoConfig, AutoModel  # slow to import
+
+    try:
+        return AutoModel.from_pretrained(name, config=AutoConfig.from_pretrained(name, **options))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot load {name!r}: {' '.join(str(error).split())}") from error
+
+
+def _masked_mean(frames: Tensor, heard: Tensor) -> Tensor:
+    """``[B, T, F]`` and ``[B, T]`` to ``[B, F]``."""
+    weights = heard.unsqueeze(2).to(frames.dtype)
+    return (frames * weights).sum(1) / weights.sum(1)

@@ -15,6 +15,7 @@ from encoders.audio import ops
 from encoders.audio.decode import decode_audio, read_audio
 from encoders.audio.log_mel import LogMel
 
+_NOISE = 2**18  # Gaussian numbers, read from a drawn place on
 _MEASURED = 2000  # clips at most, evenly spaced, for the mean and standard deviation
 
 
@@ -22,9 +23,9 @@ class SpectrogramViews(nn.Module):
     """Two distorted spectrograms of one stretch of sound (Niizumi et al., "BYOL for Audio", 2021).
 
     Both views alike: mixed in the linear domain with a past clip, random resize crop, random linear
-    fader, and SpecAugment's masks if wanted. The past clips are a memory that fills as batches go
-    by (each rank its own), so the views depend on the batches before; everything else depends on
-    (seed, epoch, sample, view) alone.
+    fader, and if wanted Gaussian noise and SpecAugment's masks. The past clips are a memory that
+    fills as batches go by (each rank its own), so the views depend on the batches before; everything
+    else depends on (seed, epoch, sample, view) alone.
 
     Args:
         seconds: of sound a view; longer clips are cropped, both views alike, shorter ones padded
@@ -36,12 +37,14 @@ class SpectrogramViews(nn.Module):
         canvas: height and width that a spectrogram is put on before the crop, in multiples of its own.
         scale: range of the crop's sides, in multiples of the spectrogram's.
         fader: largest change of the normalised log-mels at either end.
+        noise: largest share of noise, mixed in the linear domain after normalising, whose logarithm
+            is Gaussian with that share as its standard deviation; 0 in the published set.
         band_mask, time_mask: largest share of the bands, and of the frames, that SpecAugment masks;
             0 in the published set.
         mean, std: of all log-mels of the training clips; measured if not given.
     """
 
-    draws = 13
+    draws = 15
     shared = 1
 
     def __init__(
@@ -58,6 +61,7 @@ class SpectrogramViews(nn.Module):
         canvas: tuple[float, float] = (1.0, 1.5),
         scale: tuple[float, float] = (0.6, 1.5),
         fader: float = 1.0,
+        noise: float = 0.0,
         band_mask: float = 0.0,
         time_mask: float = 0.0,
         mean: float | None = None,
@@ -69,11 +73,12 @@ class SpectrogramViews(nn.Module):
         self.samples, self.rate = round(seconds * rate), rate
         self.log_mel = LogMel(rate, n_fft, hop, n_mels, f_min, f_max)
         self.mixup, self.memory, self.fader = mixup, memory, fader
-        self.canvas, self.scale = canvas, scale
+        self.canvas, self.scale, self.noise = canvas, scale, noise
         self.band_mask, self.time_mask = band_mask, time_mask
         self.mean, self.std = mean, std
         self._past: Tensor | None = None  # a ring of `memory` log-mels, and how many it has been given
         self._given = 0
+        self._gaussian = torch.randn(_NOISE, generator=torch.Generator().manual_seed(0))
 
     def measure(self, records: DecodedRecords) -> dict[str, float]:
         """Set ``mean`` and ``std`` from training clips unless they were given; the arguments to keep."""
@@ -90,7 +95,7 @@ class SpectrogramViews(nn.Module):
         return decode_audio(raw, self.rate)
 
     def draw(self, u: Tensor, view: int) -> dict[str, Tensor]:
-        """``u [B, 13]`` to parameters; the stretch is the same in both views."""
+        """``u [B, 15]`` to parameters; the stretch is the same in both views."""
         frames = self.log_mel.frames(self.samples)
         masked_bands, masked_frames = self.band_mask * u[:, 9], self.time_mask * u[:, 11]
         return {
@@ -100,6 +105,8 @@ class SpectrogramViews(nn.Module):
             **ops.crop_boxes(u[:, 3:7], self.log_mel.n_mels, frames, self.canvas, self.scale),
             "head": self.fader * (2 * u[:, 7] - 1),
             "tail": self.fader * (2 * u[:, 8] - 1),
+            "noise": self.noise * u[:, 13],
+            "noise_at": (u[:, 14] * _NOISE).long(),
             "bands": masked_bands,
             "band": u[:, 10] * (1 - masked_bands),
             "frames": masked_frames,
@@ -131,6 +138,11 @@ class SpectrogramViews(nn.Module):
             self._normalise(x), p["top"], p["left"], p["height"], p["width"], self.canvas
         )
         faded = ops.linear_fade(cropped, p["head"], p["tail"])
+        if self.noise > 0:
+            places = torch.arange(faded[0].numel(), device=faded.device)
+            field = self._gaussian.to(faded.device)[(p["noise_at"][:, None] + places) % _NOISE]
+            share = p["noise"].view(-1, 1, 1, 1)
+            faded = ops.log_mixup_exp(faded, share * field.view_as(faded), p["noise"])
         masked = ops.mask_stretch(faded, p["band"], p["bands"], axis=2)
         return ops.mask_stretch(masked, p["frame"], p["frames"], axis=3)
 

@@ -14,10 +14,8 @@ _NOISE = 2**18  # samples of white noise, read from a drawn place on
 class WaveformViews(nn.Module):
     """Distorted waveforms with masks: ``{"input_values", "attention_mask"}``, both ``[B, S]``.
 
-    Both views alike: speed, white noise at a drawn signal-to-noise ratio, and a stretch of silence.
-    Each clip is then brought to mean 0 and variance 1 over its own sound, as the pretrained models
-    of transformers expect (a random gain would be undone by it). Between the two stages padding is
-    NaN, so that the mask needs no second tensor.
+    Both views alike: speed, white noise at a drawn signal-to-noise ratio, a stretch of silence, gain.
+    Between the two stages padding is NaN, so that the mask needs no second tensor.
 
     Args:
         seconds: of sound a view at most, ``S = seconds * rate``; longer clips are cropped, each view
@@ -27,9 +25,12 @@ class WaveformViews(nn.Module):
         noise_probability: share of the views with noise.
         snr: range of the signal-to-noise ratio in dB.
         mask: largest share of a view that is silenced in one stretch.
+        gain: largest change of the volume in dB, louder or softer.
+        normalise: bring each clip to mean 0 and variance 1 over its own sound, as wav2vec 2.0 and
+            its kin expect (it undoes the gain); `PretrainedAST` wants the sound as it is.
     """
 
-    draws = 7
+    draws = 8
 
     def __init__(
         self,
@@ -39,12 +40,15 @@ class WaveformViews(nn.Module):
         noise_probability: float = 0.5,
         snr: tuple[float, float] = (5.0, 40.0),
         mask: float = 0.1,
+        gain: float = 0.0,
+        normalise: bool = True,
     ):
         super().__init__()
         if not 0 <= speed < 1 or not 0 <= mask < 1:
             raise ValueError(f"speed and mask are shares from 0 to 1, not {speed} and {mask}")
         self.samples, self.rate, self.speed = round(seconds * rate), rate, speed
         self.noise_probability, self.snr, self.mask = noise_probability, snr, mask
+        self.gain, self.normalise = gain, normalise
         self._noise = torch.randn(_NOISE, generator=torch.Generator().manual_seed(0))
 
     def decode(self, raw: bytes) -> Tensor:
@@ -52,7 +56,7 @@ class WaveformViews(nn.Module):
         return decode_audio(raw, self.rate)
 
     def draw(self, u: Tensor, view: int) -> dict[str, Tensor]:
-        """``u [B, 7]`` to parameters, the same way for both views."""
+        """``u [B, 8]`` to parameters, the same way for both views."""
         noisy = u[:, 2] < self.noise_probability
         snr = self.snr[0] + (self.snr[1] - self.snr[0]) * u[:, 3]
         return {
@@ -62,6 +66,7 @@ class WaveformViews(nn.Module):
             "noise": (u[:, 4] * _NOISE).long(),
             "masked": self.mask * u[:, 5],
             "mask_at": u[:, 6],
+            "gain": 10 ** (self.gain * (2 * u[:, 7] - 1) / 20),
         }
 
     def on_record(self, decoded: Tensor, parameters: dict[str, Tensor]) -> Tensor:
@@ -92,7 +97,7 @@ class WaveformViews(nn.Module):
         size = p["masked"][:, None] * length
         start = p["mask_at"][:, None] * (length - size)
         x = x.masked_fill((steps >= start) & (steps < start + size), 0.0)
-        return _normalised(x, heard)
+        return self._masked(x * p["gain"][:, None], heard)
 
     def clean(self, decoded: Tensor) -> Tensor:
         """The first ``seconds``, ``[S]``, NaN after a short clip."""
@@ -101,17 +106,17 @@ class WaveformViews(nn.Module):
 
     def clean_batch(self, data: Tensor) -> dict[str, Tensor]:
         """``[B, S]`` to the undistorted view."""
-        return _normalised(data.nan_to_num(0.0), ~data.isnan())
+        return self._masked(data.nan_to_num(0.0), ~data.isnan())
 
     def _place(self, length: int, parameters: dict[str, Tensor]) -> tuple[int, int]:
         """First sample and number of samples of a stretch; the latter also of a shorter clip."""
         size = int(self.samples * (1 + self.speed)) + 1
         return int(float(parameters["offset"]) * max(0, length - size + 1)), size
 
-
-def _normalised(x: Tensor, heard: Tensor) -> dict[str, Tensor]:
-    """Mean 0 and variance 1 over what is heard, 0 elsewhere."""
-    length = heard.sum(1, keepdim=True).clamp(min=1)
-    x = (x - (x * heard).sum(1, keepdim=True) / length) * heard
-    x = x / (x.square().sum(1, keepdim=True) / length + 1e-7).sqrt()
-    return {"input_values": x, "attention_mask": heard.long()}
+    def _masked(self, x: Tensor, heard: Tensor) -> dict[str, Tensor]:
+        """The view, 0 where nothing is heard."""
+        if self.normalise:
+            length = heard.sum(1, keepdim=True).clamp(min=1)
+            x = x - (x * heard).sum(1, keepdim=True) / length
+            x = x / ((x * heard).square().sum(1, keepdim=True) / length + 1e-7).sqrt()
+        return {"input_values": x * heard, "attention_mask": heard.long()}

@@ -56,7 +56,15 @@ def test_both_views_hear_the_same_stretch():
 
 
 @pytest.mark.parametrize(
-    "change", [{"mixup": 0.2}, {"fader": 1.0}, {"scale": (0.6, 1.5)}, {"band_mask": 0.5}, {"time_mask": 0.5}]
+    "change",
+    [
+        {"mixup": 0.2},
+        {"fader": 1.0},
+        {"scale": (0.6, 1.5)},
+        {"noise": 0.4},
+        {"band_mask": 0.5},
+        {"time_mask": 0.5},
+    ],
 )
 def test_each_distortion_makes_the_views_differ(change):
     views = SpectrogramViews(seconds=0.5, **{**PLAIN, **change})
@@ -84,6 +92,23 @@ def test_the_past_is_a_window_of_whole_clips():
     loudest = first.first.exp().amax()
     assert second.first.exp().amax() <= loudest * 1.0001  # a mixture is never louder than its parts
     assert not torch.equal(second.first, first.first[1:2])
+
+
+def test_noise_mixes_in_the_linear_domain():
+    views = SpectrogramViews(seconds=0.5, noise=0.5, **PLAIN)
+    plain = SpectrogramViews(seconds=0.5, **PLAIN)
+    index = torch.arange(6)
+    batch = draw_views(views, CLIPS, torch.zeros(6), 3, 0, index)
+    x, p = plain.common(batch.first.data).double(), batch.first.parameters
+    p = {name: value.double() if value.is_floating_point() else value for name, value in p.items()}
+    assert p["noise"].min() < 0.25 < p["noise"].max() < 0.5
+    found = views.on_batch(x, p, 0)
+    added = found.exp() - (1 - p["noise"]).view(-1, 1, 1, 1) * x.exp()
+    level = (added / p["noise"].view(-1, 1, 1, 1)).log()
+    for i in range(6):
+        share = float(p["noise"][i])
+        assert float(level[i].mean()) == pytest.approx(0, abs=0.05)
+        assert float(level[i].std()) == pytest.approx(share, rel=0.1)
 
 
 def test_short_clips_are_padded_and_long_ones_cut():

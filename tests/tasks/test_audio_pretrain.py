@@ -45,6 +45,55 @@ def test_a_folder_of_sounds(tmp_path, sounds, capsys):
     assert encoder(views.clean_batch(torch.zeros(3, 4800))).shape == (3, 8 * 16)
 
 
+def test_parquet_as_the_hub_serves_it(tmp_path, sounds, capsys):
+    from datasets import Audio, ClassLabel, Dataset, Features, Value
+
+    files = sorted(sounds.rglob("*.wav"))
+    features = Features(
+        {"file": Value("string"), "audio": Audio(decode=False), "label": ClassLabel(names=["noise", "tone"])}
+    )
+    for split, part in (("train", files[::2]), ("test", files[1::4])):
+        rows = {
+            "file": [str(file) for file in part],
+            "audio": [{"bytes": file.read_bytes(), "path": file.name} for file in part],
+            "label": [file.parent.name for file in part],
+        }
+        plain = Dataset.from_dict(
+            {**rows, "label": [features["label"].str2int(name) for name in rows["label"]]}
+        )
+        plain.cast(features).to_parquet(tmp_path / "hub" / "data" / f"{split}-00000-of-00001.parquet")
+    out = tmp_path / "run"
+    assert (
+        run([*SMALL, "--data.cache", "false", "--data.source", str(tmp_path / "hub"), "--run_dir", str(out)])
+        == 0
+    )
+    assert "20 test clips, 40 for the probes" in capsys.readouterr().out
+
+
+def test_a_pretrained_model_is_fine_tuned(tmp_path, sounds, capsys):
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    config = Wav2Vec2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, conv_dim=(8, 8),
+        conv_stride=(10, 8), conv_kernel=(20, 16), num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
+    Wav2Vec2Model(config).save_pretrained(tmp_path / "model")
+    capsys.readouterr()
+    out = tmp_path / "run"
+    argv = ["fit", "--config", "configs/audio/finetune_wav2vec2.yaml", "--data.source", str(sounds),
+            "--model.encoder.name", str(tmp_path / "model"), "--model.projector", "[32]",
+            "--views.seconds", "0.3", "--data.batch_size", "16", "--trainer.max_epochs", "2",
+            "--trainer.precision", "32", "--trainer.accelerator", "cpu", "--run_dir", str(out)]  # fmt: skip
+    assert run(argv) == 0
+    assert "trained encoder" in capsys.readouterr().out
+    before, after = Wav2Vec2Model.from_pretrained(tmp_path / "model"), load_encoder(out).encoder.model
+    name = "encoder.layers.0.attention.q_proj.weight"
+    assert not torch.equal(before.state_dict()[name], after.state_dict()[name])
+    front = "feature_extractor.conv_layers.0.conv.weight"
+    assert torch.equal(before.state_dict()[front], after.state_dict()[front])
+
+
 WRONG = {
     "nothing usable": ("{tmp}/text", "damaged record"),
     "no audio": ("{tmp}/empty", "no file with extension"),
