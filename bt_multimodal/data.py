@@ -108,7 +108,7 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
             yield [(epoch, i) for i in batch[self.rank :: self.world].tolist()]
 
 
-def _as_is(batch: Any) -> Any:
+def as_is(batch: Any) -> Any:
     return batch
 
 
@@ -120,7 +120,7 @@ def twin_loader(
     return DataLoader(
         dataset,
         batch_sampler=GlobalBatches(len(dataset), batch_size, dataset.seed, rank, world),
-        collate_fn=_as_is,
+        collate_fn=as_is,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,

@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 from bt_multimodal.data import GlobalBatches, Modality, TwinDataset, twin_loader
 from bt_multimodal.decoding import DecodedRecords
 from bt_multimodal.records import open_records, stratified_split
+from bt_multimodal.streams import Stream, StreamLoader, TwinStream
 from bt_multimodal.views import AugmentationSet
 
 
@@ -26,6 +27,9 @@ class TwinData(pl.LightningDataModule):
             probe.
         cache: decode once and keep everything in memory.
         num_workers: loader processes.
+        stream: how many records are called an epoch; the source, a hub data set or a folder of Parquet
+            files, is then read as it is trained on rather than opened whole, without labels, validation
+            or test (`bt_multimodal.streams`).
     """
 
     def __init__(
@@ -42,10 +46,27 @@ class TwinData(pl.LightningDataModule):
         validation: float = 0.1,
         cache: bool = False,
         num_workers: int = 0,
+        stream: int | None = None,
     ):
         super().__init__()
         if not 0 <= validation < 1:
             raise ValueError(f"validation is a share in [0, 1), not {validation}")
+        self.views, self.modality, self.seed = views, modality, seed
+        self.batch_size, self.num_workers = batch_size, num_workers
+        if stream is not None:
+            if not 2 <= batch_size <= stream:
+                raise ValueError(f"batch_size {batch_size} does not work with {stream} records an epoch")
+            self._stream: Stream | None = Stream(source, modality.columns, content_column, train_split)
+            self._steps = stream // batch_size
+            # The first records are there to measure and try on; nothing is held out of a stream.
+            first = next(self._stream.chunks(seed, 0), None)
+            if first is None:
+                raise ValueError(f"{source!r} has no records")
+            self.train = self.train_full = DecodedRecords(first, views.decode)
+            self.validation = self.test = self.train.subset([])
+            self.test_is_held_out = False
+            return
+        self._stream = None
         splits = open_records(
             source,
             extensions=modality.extensions,
@@ -67,16 +88,18 @@ class TwinData(pl.LightningDataModule):
         self.test_is_held_out = splits.held_out
         self.train, self.validation = self.train_full.subset(keep), self.train_full.subset(held_out)
         self.dataset = TwinDataset(self.train, views, seed)
-        self.views, self.modality = views, modality
-        self.batch_size, self.num_workers = batch_size, num_workers
 
     @property
     def labelled(self) -> bool:
         """Whether there is anything to probe."""
         return bool((self.train_full.labels >= 0).all() and (self.test.labels >= 0).all())
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader | StreamLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return twin_loader(
-            self.dataset, self.batch_size, rank, world, self.num_workers, torch.cuda.is_available()
-        )
+        pin_memory = torch.cuda.is_available()
+        if self._stream is None:
+            return twin_loader(self.dataset, self.batch_size, rank, world, self.num_workers, pin_memory)
+        own = len(range(rank, self.batch_size, world))
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        dataset = TwinStream(self._stream, self.views, self.seed, own, self._steps, epoch, rank, world)
+        return StreamLoader(dataset, self.num_workers, pin_memory)

@@ -148,13 +148,13 @@ def open_records(
         table = split.load()
         if not len(table):
             raise DataError(f"{split.origin} has no records")
-        content = _column("content", content_column, content_columns, table.column_names, split.origin)
+        content = find_column("content", content_column, content_columns, table.column_names, split.origin)
         kind = str(table.data.schema.field(content).type)
         if not _CONTENT_TYPES.match(kind):
             raise DataError(f"column {content!r} of {split.origin} holds {kind}, not file contents or paths")
         names: list[str | None] = [None] * len(table)
         if label_column or require_labels or any(name in table.column_names for name in _LABEL_COLUMNS):
-            label = _column("label", label_column, _LABEL_COLUMNS, table.column_names, split.origin)
+            label = find_column("label", label_column, _LABEL_COLUMNS, table.column_names, split.origin)
             declared = getattr(table.features[label], "names", None)
             values = table.select_columns([label]).with_format("arrow")[:].column(0).to_pylist()
             names = [_class_name(value, declared) for value in values]
@@ -213,7 +213,7 @@ def _there(what: str, wanted: Sequence[str], there: Sequence[str]) -> str:
     return f"the {what} there are: {shown or 'none'}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
-def _column(kind: str, wanted: str | None, known: Sequence[str], columns: list[str], where: str) -> str:
+def find_column(kind: str, wanted: str | None, known: Sequence[str], columns: list[str], where: str) -> str:
     names = known if wanted is None else [wanted]
     for name in names:
         if name in columns:

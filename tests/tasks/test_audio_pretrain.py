@@ -45,7 +45,9 @@ def test_a_folder_of_sounds(tmp_path, sounds, capsys):
     assert encoder(views.clean_batch(torch.zeros(3, 4800))).shape == (3, 8 * 16)
 
 
-def test_parquet_as_the_hub_serves_it(tmp_path, sounds, capsys):
+@pytest.fixture
+def hub(tmp_path, sounds):
+    """The sounds as the hub serves them: 40 to train, 20 to test."""
     from datasets import Audio, ClassLabel, Dataset, Features, Value
 
     files = sorted(sounds.rglob("*.wav"))
@@ -62,12 +64,27 @@ def test_parquet_as_the_hub_serves_it(tmp_path, sounds, capsys):
             {**rows, "label": [features["label"].str2int(name) for name in rows["label"]]}
         )
         plain.cast(features).to_parquet(tmp_path / "hub" / "data" / f"{split}-00000-of-00001.parquet")
-    out = tmp_path / "run"
-    assert (
-        run([*SMALL, "--data.cache", "false", "--data.source", str(tmp_path / "hub"), "--run_dir", str(out)])
-        == 0
-    )
+    return tmp_path / "hub"
+
+
+def test_parquet_as_the_hub_serves_it(tmp_path, hub, capsys):
+    argv = [*SMALL, "--data.cache", "false", "--data.source", str(hub), "--run_dir", str(tmp_path / "run")]
+    assert run(argv) == 0
     assert "20 test clips, 40 for the probes" in capsys.readouterr().out
+
+
+def test_a_stream_is_trained_on_and_continued(tmp_path, hub, capsys):
+    out = tmp_path / "run"
+    argv = [*SMALL, "--data.stream", "32", "--data.source", str(hub), "--run_dir", str(out)]
+    assert run(argv) == 0
+    assert "untrained encoder" not in capsys.readouterr().out  # nothing is held out of a stream
+    assert load_encoder(out).views.std > 0.1
+    assert run([*argv, "--trainer.max_epochs", "3"]) == 0
+    steps = [line.split(",")[:2] for line in (out / "metrics.csv").read_text().splitlines()[1:]]
+    assert steps == [["1", "2"], ["2", "4"], ["3", "6"]]
+    capsys.readouterr()
+    assert run([*argv, "--data.batch_size", "64", "--run_dir", str(tmp_path / "other")]) == 2
+    assert "batch_size 64 does not work with 32 records an epoch" in capsys.readouterr().err
 
 
 def test_a_pretrained_model_is_fine_tuned(tmp_path, sounds, capsys):
