@@ -169,7 +169,7 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
     from bt_multimodal.features import FeatureTable, extract_features, raw_features
     from bt_multimodal.memory import keep_freed_memory
     from bt_multimodal.pretraining import Pretraining, check_first_batch
-    from bt_multimodal.report import compare, plot_curves, plot_features
+    from bt_multimodal.report import compare, plot_curves, plot_features, save_comparison
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     keep_freed_memory()
@@ -226,12 +226,13 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
             "untrained encoder": before,
             "trained encoder": after,
         }
-        text = compare(
+        comparison = compare(
             tables, modality.unit, data.test_is_held_out,
             per_class=config.probe.per_class, seed=config.seed, linear=config.probe.linear,
         )  # fmt: skip
-        (run / "table.txt").write_text(text + "\n")
-        print(f"\n{text}", flush=True)
+        (run / "table.txt").write_text(f"{comparison}\n")
+        save_comparison(run / "table.json", comparison)
+        print(f"\n{comparison}", flush=True)
         plot_features(before[1], after[1], run / "features.png")
     print(f"\neverything is in {run}")
     return 0

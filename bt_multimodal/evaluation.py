@@ -105,4 +105,4 @@ def _evaluate(arguments: argparse.Namespace, modality: "Modality") -> str:
         folder.mkdir(parents=True, exist_ok=True)
         for split, table in zip(("train", "test"), tables["trained encoder"], strict=True):
             save_features(folder / f"{split}.safetensors", table)
-    return report
+    return str(report)

@@ -1,9 +1,11 @@
 """What a run shows of itself: curves, a map of the features, a table."""
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import mean, stdev
+from typing import Any, NamedTuple
 
 import torch
 
@@ -77,7 +79,19 @@ def plot_features(before: FeatureTable, after: FeatureTable, path: Path, seed: i
     figure.savefig(path, dpi=110)
 
 
-def compare(tables: Mapping[str, Sequence[FeatureTable]], unit: str, held_out: bool, **probes: Any) -> str:
+class Comparison(NamedTuple):
+    """What the probes say of several representations: accuracies in per cent, mean and spread."""
+
+    title: str
+    rows: dict[str, dict[str, tuple[float, float | None]]]
+
+    def __str__(self) -> str:
+        return f"{self.title}\n{format_table(self.rows)}"
+
+
+def compare(
+    tables: Mapping[str, Sequence[FeatureTable]], unit: str, held_out: bool, **probes: Any
+) -> Comparison:
     """The final table: what the probes say of several representations of the same data.
 
     Args:
@@ -89,7 +103,39 @@ def compare(tables: Mapping[str, Sequence[FeatureTable]], unit: str, held_out: b
     train, test = next(iter(tables.values()))
     rows = {name: evaluate(train, test, **probes) for name, (train, test) in tables.items()}
     drawn = " (20 % held out)" if held_out else ""
-    return f"{len(test.labels)} test {unit}{drawn}, {len(train.labels)} for the probes\n{format_table(rows)}"
+    return Comparison(f"{len(test.labels)} test {unit}{drawn}, {len(train.labels)} for the probes", rows)
+
+
+def save_comparison(path: Path, comparison: Comparison) -> None:
+    """Write a comparison as JSON."""
+    path.write_text(json.dumps(comparison._asdict(), indent=1) + "\n")
+
+
+def over_runs(paths: Sequence[Path]) -> Comparison:
+    """Mean and sample standard deviation of every figure over several runs, such as seeds.
+
+    Args:
+        paths: run directories with the ``table.json`` of `save_comparison`.
+
+    Raises:
+        ValueError: fewer than two runs, one without a table, or runs that measured other things.
+    """
+    if len(paths) < 2:
+        raise ValueError(f"a spread needs 2 runs or more, got {len(paths)}")
+    runs = []
+    for path in paths:
+        if not (path / "table.json").is_file():
+            raise ValueError(f"{path} holds no table.json: no run, or one that has not ended")
+        runs.append(Comparison(**json.loads((path / "table.json").read_text())))
+    first = runs[0]
+    for path, run in zip(paths, runs, strict=True):
+        if run.title != first.title or [*map(list, run.rows.values())] != [*map(list, first.rows.values())]:
+            raise ValueError(f"{path} measured something else than {paths[0]}: {run.title}; {first.title}")
+    rows: dict[str, dict[str, tuple[float, float | None]]] = {}
+    for name, cells in first.rows.items():
+        values = {column: [run.rows[name][column][0] for run in runs] for column in cells}
+        rows[name] = {column: (mean(of), stdev(of)) for column, of in values.items()}
+    return Comparison(f"{first.title}; mean ± standard deviation of {len(runs)} runs", rows)
 
 
 def format_table(rows: Mapping[str, Mapping[str, tuple[float, float | None]]]) -> str:

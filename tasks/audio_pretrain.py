@@ -11,8 +11,8 @@
 --run_dir       where everything goes; a run found there is continued
 --model.encoder a class path, yours included: my_lab.MyEncoder, any nn.Module with features_dim
 
-A run leaves config.yaml, metrics.csv, checkpoints/, encoder.safetensors, curves.png, features.png
-and table.txt.
+A run leaves config.yaml, metrics.csv, checkpoints/, encoder.safetensors, curves.png, features.png,
+table.txt and table.json.
 """
 
 import sys

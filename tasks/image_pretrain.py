@@ -10,8 +10,8 @@
 --run_dir       where everything goes; a run found there is continued
 --model.encoder a class path, yours included: my_lab.MyEncoder, any nn.Module with features_dim
 
-A run leaves config.yaml, metrics.csv, checkpoints/, encoder.safetensors, curves.png, features.png
-and table.txt. Evaluate an encoder with tasks/image_linear.py.
+A run leaves config.yaml, metrics.csv, checkpoints/, encoder.safetensors, curves.png, features.png,
+table.txt and table.json. Evaluate an encoder with tasks/image_linear.py.
 """
 
 import sys

@@ -60,7 +60,7 @@ def test_run_directory_explains_itself_and_evaluates(tmp_path, capsys):
     assert run([*DIGITS, "--run_dir", str(out)]) == 0
     names = {path.name for path in out.iterdir()}
     assert names >= {"config.yaml", "metrics.csv", "checkpoints", "encoder.safetensors", "curves.png",
-                     "features.png", "table.txt"}  # fmt: skip
+                     "features.png", "table.txt", "table.json"}  # fmt: skip
     with (out / "metrics.csv").open() as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
     assert len(losses) == 2
