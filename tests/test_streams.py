@@ -78,6 +78,14 @@ def test_a_stream_begins_anew_with_other_views(folder):
     assert batches[0].label.tolist() == [-1] * 10
 
 
+def test_every_pass_takes_the_files_in_another_order(folder, monkeypatch):
+    monkeypatch.setattr(streams, "CHUNK", 25)
+    found = numbers(twins(folder, 12, batch_size=25))
+    passes = [[n // 25 for n in found[start : start + 100 : 25]] for start in (0, 100, 200)]
+    assert [sorted(files) for files in passes] == [[0, 1, 2, 3]] * 3
+    assert passes[0] != passes[1] != passes[2]
+
+
 def test_damage_is_replaced_and_bounded(tmp_path):
     def write(bad):
         rows = [b"bad"] * bad + [str(n).encode() for n in range(200 - bad)]

@@ -94,6 +94,14 @@ def test_the_past_is_a_window_of_whole_clips():
     assert not torch.equal(second.first, first.first[1:2])
 
 
+def test_the_oldest_of_the_past_makes_room():
+    views = SpectrogramViews(seconds=0.5, memory=4, **{**PLAIN, "mixup": 0.2})
+    for values in ([1, 2, 3], [4, 5], [6], [7, 8, 9, 10, 11]):
+        views._remember(torch.tensor(values).view(-1, 1, 1, 1).float())
+        kept = sorted(int(value) for value in views._past)
+        assert kept == sorted([0, *range(1, values[-1] + 1)][-4:])
+
+
 def test_noise_mixes_in_the_linear_domain():
     views = SpectrogramViews(seconds=0.5, noise=0.5, **PLAIN)
     plain = SpectrogramViews(seconds=0.5, **PLAIN)
