@@ -264,14 +264,25 @@ def _find_splits(
     beside = len(path.parts) > 1 and Path(path.parts[0]).is_dir()
     if suffix in (".csv", ".tsv", ".jsonl", ".parquet") or beside or not hub_name:
         raise DataError(f"{source!r} does not exist")
+    try:
+        hub = load_from_hub(source)
+    except Exception as error:  # the hub's client, HTTP, the cache and the builders all have their own
+        raise DataError(f"{source!r} does not exist here, nor can the hub serve it: {error}") from error
+    return {key: _Split(f"{source} {key}", Path(), partial(hub.get, key)) for key in hub}
+
+
+def load_from_hub(source: str, **options: Any) -> Any:
+    """``datasets.load_dataset`` of ``owner/name:config``, with its options."""
     from datasets import load_dataset
 
     name, _, config = source.partition(":")
     try:
-        hub = load_dataset(name, config or None)
-    except Exception as error:  # the hub's client, HTTP, the cache and the builders all have their own
-        raise DataError(f"{source!r} does not exist here, nor can the hub serve it: {error}") from error
-    return {key: _Split(f"{source} {key}", Path(), partial(hub.get, key)) for key in hub}
+        return load_dataset(name, config or None, **options)
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
+        # What the hub itself has made of sets that come as code, such as google/speech_commands.
+        return load_dataset(name, config or None, revision="refs/convert/parquet", **options)
 
 
 def _embedded(columns: Callable[[], Mapping[str, list[Any]]]) -> Any:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from bt_multimodal.data import GlobalBatches, TwinDataset, as_is
 from bt_multimodal.decoding import DecodedRecords
-from bt_multimodal.records import DataError, Records, find_column
+from bt_multimodal.records import DataError, Records, find_column, load_from_hub
 from bt_multimodal.views import AugmentationSet, Views
 
 CHUNK = 2048  # records at a time
@@ -56,8 +56,7 @@ class Stream:
                     raise DataError(f"{source!r} has no Parquet file to stream")
                 rows = load_dataset("parquet", data_files=named or files, split="train", streaming=True)
             else:
-                name, _, config = source.partition(":")
-                rows = load_dataset(name, config or None, split=split, streaming=True)
+                rows = load_from_hub(source, split=split, streaming=True)
             features = rows.features or {}
         except DataError:
             raise

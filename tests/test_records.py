@@ -222,6 +222,17 @@ def test_hub(monkeypatch):
     assert asked[1] == ("some-set", None)
 
 
+def test_a_hub_set_that_comes_as_code_is_taken_as_the_hub_converted_it(monkeypatch):
+    def load_dataset(*name, revision=None):
+        if revision is None:
+            raise RuntimeError("Dataset scripts are no longer supported, but found set.py")
+        assert revision == "refs/convert/parquet"
+        return DatasetDict(train=image_table(0, 1))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert len(opened("someone/set").train) == 1
+
+
 @pytest.mark.parametrize(
     "error", [ConnectionError("no\nroute"), datasets.exceptions.DatasetNotFoundError("no\nroute")]
 )

@@ -105,6 +105,23 @@ def test_damage_is_replaced_and_bounded(tmp_path):
             numbers(batches)
 
 
+def test_a_hub_name_is_streamed(folder, monkeypatch):
+    import datasets
+
+    load = datasets.load_dataset
+
+    def load_dataset(name, config, split, streaming):
+        assert (name, config, split, streaming) == ("someone/set", "small", "train.clean", True)
+        return load("parquet", data_files=str(folder / "train-*"), split="train", streaming=True)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    (records,) = Stream("someone/set:small", ("text",), split="train.clean").chunks(0, 0)
+    assert sorted(int(records.raw(i)) for i in range(len(records))) == list(range(100))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: 1 / 0)
+    with pytest.raises(DataError, match="cannot stream 'someone/set': division by zero"):
+        Stream("someone/set", ("text",))
+
+
 def test_files_that_lie_elsewhere_are_fetched(tmp_path):
     (tmp_path / "a").write_bytes(b"7")
     assert streams._held({"bytes": None, "path": f"file://{tmp_path}/a"}) == b"7"
