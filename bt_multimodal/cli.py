@@ -73,21 +73,28 @@ def _explain(parser: "ArgumentParser", error: Exception) -> str:
 
 
 def _parser() -> "ArgumentParser":
-    import lightning.pytorch as pl
-    from jsonargparse import ArgumentParser
     from torch import nn
 
     from bt_multimodal.datamodule import TwinData
     from bt_multimodal.pretraining import Pretraining
 
-    parser = ArgumentParser(exit_on_error=False, prog="fit")
-    parser.add_argument("--config", action="config", help="a YAML file; keys given after it win")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, views and batch order")
-    parser.add_argument("--run_dir", type=str | None, default=None, help="default: runs/<config>/<time>")
+    parser = base_parser()
     parser.add_subclass_arguments(nn.Module, "views", required=True)
     parser.add_class_arguments(Pretraining, "model", skip={"views"}, instantiate=False)
     parser.add_class_arguments(TwinData, "data", skip={"views", "modality", "seed"}, instantiate=False)
     parser.add_class_arguments(ProbeOptions, "probe")
+    return parser
+
+
+def base_parser() -> "ArgumentParser":
+    """The keys that every task that trains has: config, seed, run directory, Lightning's trainer."""
+    import lightning.pytorch as pl
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False, prog="fit")
+    parser.add_argument("--config", action="config", help="a YAML file; keys given after it win")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, views and batch order")
+    parser.add_argument("--run_dir", type=str | None, default=None, help="default: runs/<config>/<time>")
     own = {
         "accumulate_grad_batches", "callbacks", "default_root_dir", "enable_checkpointing",
         "enable_model_summary", "enable_progress_bar", "logger", "reload_dataloaders_every_n_epochs",
@@ -97,26 +104,47 @@ def _parser() -> "ArgumentParser":
     return parser
 
 
-def _run_dir(config: "Namespace") -> Path:
+def choose_run_dir(config: "Namespace") -> Path:
+    """The run's directory, the same on every rank.
+
+    Raises:
+        ValueError: one that holds something else than a run to continue.
+    """
     if config.run_dir:
-        return Path(config.run_dir)
-    if "LOCAL_RANK" not in os.environ or _RUN_DIR not in os.environ:
-        stem = Path(str(config.config[-1])).stem if config.config else "run"
-        # Left for the ranks that Lightning starts by this command again.
-        os.environ[_RUN_DIR] = f"runs/{stem}/{time.strftime('%Y%m%d-%H%M%S')}"
-    return Path(os.environ[_RUN_DIR])
+        run = Path(config.run_dir)
+    else:
+        if "LOCAL_RANK" not in os.environ or _RUN_DIR not in os.environ:
+            stem = Path(str(config.config[-1])).stem if config.config else "run"
+            # Left for the ranks that Lightning starts by this command again.
+            os.environ[_RUN_DIR] = f"runs/{stem}/{time.strftime('%Y%m%d-%H%M%S')}"
+        run = Path(os.environ[_RUN_DIR])
+    first = "LOCAL_RANK" not in os.environ
+    if first and run.is_dir() and any(run.iterdir()) and not last_checkpoint(run).is_file():
+        raise ValueError(f"{run} is not empty and holds no checkpoint to continue from")
+    return run
 
 
-def pretrain(doc: str, modality: "Callable[[], Modality]", argv: Sequence[str] | None = None) -> int:
-    """Run a pretraining task's command line.
+def last_checkpoint(run: Path) -> Path:
+    """Where a run's last checkpoint is, if there is one."""
+    return run / "checkpoints" / "last.ckpt"
+
+
+def run_command(
+    doc: str,
+    argv: Sequence[str] | None,
+    make_parser: "Callable[[], ArgumentParser]",
+    fit: "Callable[[ArgumentParser, Namespace], int]",
+) -> int:
+    """Run the command line of a task that trains: ``fit`` and its keys.
 
     Args:
         doc: the task's docstring: what a bare command and ``--help`` print.
-        modality: a function giving the `Modality` (its imports wait until they are needed).
-        argv: arguments after the script's name.
+        argv: arguments after the script's name; those of the process if ``None``.
+        make_parser: the parser of the keys.
+        fit: what to do with them.
 
     Returns:
-        The exit status: 0, or 2 after one line on standard error.
+        The exit status: 0, 2 after one line on standard error, or 1 for training that failed.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
@@ -126,7 +154,7 @@ def pretrain(doc: str, modality: "Callable[[], Modality]", argv: Sequence[str] |
         return fail(f"unknown command {argv[0]!r}; the command is: fit")
     sys.path.insert(0, os.getcwd())  # a user's own encoder, as `python -m` would find it
     warnings.filterwarnings("ignore", module=r"(lightning|jsonargparse|torch)\b.*")
-    parser = _parser()
+    parser = make_parser()
     from jsonargparse import ArgumentError
 
     from bt_multimodal.callbacks import TrainingFailedError
@@ -136,11 +164,20 @@ def pretrain(doc: str, modality: "Callable[[], Modality]", argv: Sequence[str] |
     except (ArgumentError, TypeError, ValueError) as error:
         return fail(_explain(parser, error))
     try:
-        return _fit(parser, config, modality())
+        return fit(parser, config)
     except TrainingFailedError as error:
         return fail(str(error)) - 1
     except (ArgumentError, ValueError, OSError) as error:
         return fail(_last_line(error))
+
+
+def pretrain(doc: str, modality: "Callable[[], Modality]", argv: Sequence[str] | None = None) -> int:
+    """Run a pretraining task's command line; see `run_command`.
+
+    Args:
+        modality: a function giving the `Modality` (its imports wait until they are needed).
+    """
+    return run_command(doc, argv, _parser, lambda parser, config: _fit(parser, config, modality()))
 
 
 def _last_line(error: Exception) -> str:
@@ -173,11 +210,8 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     keep_freed_memory()
-    run = _run_dir(config)
-    checkpoint = run / "checkpoints" / "last.ckpt"
-    first = "LOCAL_RANK" not in os.environ  # Lightning starts the other ranks by this command again
-    if first and run.is_dir() and any(run.iterdir()) and not checkpoint.is_file():
-        raise ValueError(f"{run} is not empty and holds no checkpoint to continue from")
+    run = choose_run_dir(config)
+    checkpoint = last_checkpoint(run)
     torch.manual_seed(config.seed)
     parts = parser.instantiate(config)
     model = Pretraining(views=parts.views, **parts.model.as_dict())

@@ -58,6 +58,13 @@ class Drawn(NamedTuple):
     parameters: dict[str, Tensor]
 
 
+class Labelled(NamedTuple):
+    """A batch for a classifier: one view, `Drawn` or cleaned, and labels ``[B]``."""
+
+    view: Any
+    label: Tensor
+
+
 class AugmentationSet(Protocol):
     """The interface in the module's docstring."""
 
@@ -87,14 +94,14 @@ def record_parameters(
 ) -> list[list[dict[str, Tensor]]]:
     """What a record's stage is asked for, sample by sample: the parameters of each view, or once for both."""
     once = hasattr(augmentations, "common")
-    views = [
-        [
-            dict(zip(drawn, row, strict=True))
-            for row in zip(*(v.unbind() for v in drawn.values()), strict=True)
-        ]
-        for drawn in parameters[: 1 if once else 2]
-    ]
+    views = [_rows(drawn) for drawn in parameters[: 1 if once else 2]]
     return [list(own) for own in zip(*views, strict=True)]
+
+
+def _rows(drawn: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """A batch's parameters, sample by sample."""
+    values = [value.unbind() for value in drawn.values()]
+    return [dict(zip(drawn, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 def stack_views(
@@ -130,6 +137,26 @@ def draw_views(
     asked = record_parameters(augmentations, parameters)
     made = [[on_record(one, own) for own in views] for one, views in zip(decoded, asked, strict=True)]
     return stack_views(parameters, made, label)
+
+
+def draw_view(
+    augmentations: AugmentationSet, decoded: Sequence[Tensor], seed: int, epoch: int, index: Tensor
+) -> Drawn:
+    """The worker's half of the first view alone; arguments as `draw_views`."""
+    drawn = augmentations.draw(uniforms(seed, epoch, index, 0, augmentations.draws), 0)
+    on_record = augmentations.on_record
+    if on_record is None:
+        return Drawn(torch.stack(list(decoded)), drawn)
+    made = [on_record(one, own) for one, own in zip(decoded, _rows(drawn), strict=True)]
+    return Drawn(torch.stack(made), drawn)
+
+
+def finish_view(augmentations: AugmentationSet, drawn: Drawn) -> Any:
+    """The device's half of a first view."""
+    common = getattr(augmentations, "common", None)
+    with torch.no_grad(), torch.autocast(drawn.data.device.type, enabled=False):
+        data = drawn.data if common is None else common(drawn.data)
+        return augmentations.on_batch(data, drawn.parameters, 0)
 
 
 def finish_views(augmentations: AugmentationSet, batch: Views) -> Views:

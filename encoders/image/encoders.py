@@ -58,6 +58,7 @@ class TorchvisionEncoder(nn.Module):
         if name in ("googlenet", "inception_v3"):
             # Their auxiliary heads make the output of training a tuple; init_weights unset warns.
             options = {"aux_logits": False, "init_weights": True}
+        self.name = name
         self.module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
         self.features_dim = _take_off_head(self.module, name)
         if small_stem:
@@ -93,7 +94,7 @@ class TimmEncoder(nn.Module):
         if not timm.is_model(name):
             raise _unknown(name, timm.list_models(), "timm")
         module: Any = timm.create_model(name, pretrained=False, num_classes=0)
-        self.module = module
+        self.name, self.module = name, module
         # Some networks keep a layer between pooling and head, and so end wider than num_features.
         self.features_dim = int(getattr(module, "head_hidden_size", None) or module.num_features)
 

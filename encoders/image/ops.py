@@ -208,6 +208,26 @@ def reference_crop_box(
     return (rows - height) // 2, (columns - width) // 2, height, width
 
 
+def crop_and_resize(
+    image: Tensor, box: tuple[int, int, int, int], size: int, resample: Image.Resampling
+) -> Tensor:
+    """Cut a box (top, left, height, width) out of uint8 ``[C, H, W]``, resized to ``[C, size, size]``."""
+    top, left, height, width = box
+    part = to_pil(image[:, top : top + height, left : left + width])
+    return from_pil(part.resize((size, size), resample))
+
+
+def resize_and_centre(image: Tensor, size: int, resample: Image.Resampling) -> Tensor:
+    """The shorter side to ``256 / 224 size``, then the middle: uint8 ``[C, H, W]`` to ``[C, size, size]``."""
+    rows, columns = image.shape[1:]
+    short = round(size * 256 / 224)
+    # As torchvision's Resize: the longer side is cut, not rounded.
+    height, width = (short, short * columns // rows) if rows <= columns else (short * rows // columns, short)
+    resized = to_pil(image).resize((width, height), resample)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return from_pil(resized.crop((left, top, left + size, top + size)))
+
+
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """``(images - mean) / std`` per channel."""
     return (images - images.new_tensor(mean).view(-1, 1, 1)) / images.new_tensor(std).view(-1, 1, 1)

@@ -75,11 +75,8 @@ class ReferenceViews(nn.Module):
     def on_record(self, decoded: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """Crop and resize: uint8 ``[3, H, W]`` to uint8 ``[3, S, S]``."""
         rows, columns = decoded.shape[1:]
-        top, left, height, width = ops.reference_crop_box(
-            parameters["crop"], rows, columns, self.crop_scale, CROP_RATIO
-        )
-        box = ops.to_pil(decoded[:, top : top + height, left : left + width])
-        return ops.from_pil(box.resize((self.size, self.size), Image.Resampling.BICUBIC))
+        box = ops.reference_crop_box(parameters["crop"], rows, columns, self.crop_scale, CROP_RATIO)
+        return ops.crop_and_resize(decoded, box, self.size, Image.Resampling.BICUBIC)
 
     def on_batch(self, data: Tensor, parameters: dict[str, Tensor], view: int) -> Tensor:
         """uint8 ``[B, 3, S, S]`` to the normalised view."""
@@ -92,15 +89,7 @@ class ReferenceViews(nn.Module):
 
     def clean(self, decoded: Tensor) -> Tensor:
         """Resized and centre-cropped, uint8 ``[3, S, S]``."""
-        rows, columns = decoded.shape[1:]
-        short = round(self.size * 256 / 224)
-        # As torchvision's Resize: the longer side is cut, not rounded.
-        height, width = (
-            (short, short * columns // rows) if rows <= columns else (short * rows // columns, short)
-        )
-        resized = ops.to_pil(decoded).resize((width, height), Image.Resampling.BICUBIC)
-        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
-        return ops.from_pil(resized.crop((left, top, left + self.size, top + self.size)))
+        return ops.resize_and_centre(decoded, self.size, Image.Resampling.BICUBIC)
 
     def clean_batch(self, data: Tensor) -> Tensor:
         """uint8 ``[B, 3, S, S]`` to normalised floats."""

@@ -1,0 +1,127 @@
+"""A classifier on an encoder, trained on labelled views: its head alone, or both.
+
+The evaluations of Zbontar et al., 2021, sections 3.1 to 3.3: linear (frozen encoder), semi-supervised
+(both, few labels), transfer (frozen encoder, another data set).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F  # noqa: N812 (the usual name)
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from bt_multimodal.twins import check_encoder
+from bt_multimodal.views import AugmentationSet, Labelled, finish_view
+
+
+class Classifier(nn.Module):
+    """An encoder and a linear head: a view to logits ``[B, K]``.
+
+    The head starts as in the reference code: weights of standard deviation 0.01, no bias.
+
+    Args:
+        encoder: takes a view, gives ``[B, features_dim]``.
+        classes: ``K``.
+        frozen: the encoder is not trained and stays in evaluation mode.
+    """
+
+    def __init__(self, encoder: nn.Module, classes: int, frozen: bool = True):
+        super().__init__()
+        self.encoder, self.frozen = encoder, frozen
+        self.head = nn.Linear(check_encoder(encoder), classes)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+        if frozen:
+            encoder.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Classifier":
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def forward(self, view: Any) -> Tensor:
+        return self.head(self.encoder(view))
+
+
+def top_k(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Whether each label is among the ``k`` largest of ``logits [B, K]``: ``[B]`` bool."""
+    return (logits.topk(min(k, logits.shape[1]), dim=1).indices == labels[:, None]).any(1)
+
+
+def decayed(decays: int, epochs: int) -> Callable[[int], float]:
+    """The learning rate's factor at an epoch (from 0).
+
+    Args:
+        decays: how often it is divided by 10, at equal intervals; 0 for half a cosine instead.
+        epochs: of the run.
+    """
+    if decays:
+        return lambda epoch: 0.1 ** (epoch * (decays + 1) // epochs)
+    return lambda epoch: 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+class Classification(pl.LightningModule):
+    """Training of a classifier by SGD with momentum 0.9.
+
+    Args:
+        views: the augmentation set: its first view to train on, ``clean`` to test on.
+        encoder: see `Classifier`.
+        classes: names.
+        head_lr: learning rate of the head, per 256 samples.
+        encoder_lr: of the encoder; 0 freezes it.
+        weight_decay: of both.
+        decays: see `decayed`.
+    """
+
+    def __init__(
+        self,
+        views: AugmentationSet,
+        encoder: nn.Module,
+        classes: Sequence[str],
+        head_lr: float = 0.3,
+        encoder_lr: float = 0.0,
+        weight_decay: float = 1e-6,
+        decays: int = 0,
+    ):
+        super().__init__()
+        self.classifier = Classifier(encoder, len(classes), frozen=encoder_lr == 0)
+        self._views = views
+        self._rates = (head_lr, encoder_lr)
+        self._weight_decay, self._decays = weight_decay, decays
+        self._right: list[Tensor] = []
+
+    def training_step(self, batch: Labelled, batch_idx: int) -> Tensor:
+        logits = self.classifier(finish_view(self._views, batch.view))
+        return F.cross_entropy(logits, batch.label)
+
+    def on_validation_epoch_start(self) -> None:
+        self._right = []
+
+    def validation_step(self, batch: Labelled, batch_idx: int) -> None:
+        logits = self.classifier(self._views.clean_batch(batch.view))
+        self._right.append(torch.stack([top_k(logits, batch.label, k) for k in (1, 5)], dim=1))
+
+    def accuracies(self) -> tuple[float, float, int]:
+        """Top-1 and top-5 in per cent of the last look at the held-out samples, and their number."""
+        right = torch.cat(self._right).double()
+        counts = torch.cat([right.sum(0), right.new_tensor([len(right)])])
+        counts = self.trainer.strategy.reduce(counts, reduce_op="sum")
+        one, five, n = counts.tolist()
+        return 100 * one / n, 100 * five / n, int(n)
+
+    def configure_optimizers(self) -> Any:
+        scale = self.trainer.datamodule.batch_size / 256  # type: ignore[attr-defined]
+        parts = (self.classifier.head, self.classifier.encoder)
+        groups = [
+            {"params": list(part.parameters()), "lr": rate * scale}
+            for part, rate in zip(parts, self._rates, strict=True)
+            if rate > 0
+        ]
+        optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=self._weight_decay)
+        factor = decayed(self._decays, self.trainer.max_epochs or 1)
+        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, factor)}

@@ -1,0 +1,53 @@
+"""What a view of an image is when a classifier is trained on it."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from encoders.image import ops
+from encoders.image.views import CROP_RATIO, IMAGENET_MEAN, IMAGENET_STD
+
+
+class ClassificationViews(nn.Module):
+    """Random resized crop and flip, as in the reference code's evaluation (bilinear throughout).
+
+    A view is float ``[B, 3, S, S]``, normalised by ImageNet's statistics.
+
+    Args:
+        size: side ``S`` in pixels. Testing resizes the shorter side to ``256 / 224 S`` and takes the
+            centre.
+        crop_scale: range of the crop's area, as a share of the picture's.
+    """
+
+    draws = 23
+
+    def __init__(self, size: int = 224, crop_scale: tuple[float, float] = (0.08, 1.0)):
+        super().__init__()
+        self.size, self.crop_scale = size, crop_scale
+
+    def decode(self, raw: bytes | np.ndarray) -> Tensor:
+        """Any picture to uint8 ``[3, H, W]``."""
+        return ops.decode_rgb(raw)
+
+    def draw(self, u: Tensor, view: int) -> dict[str, Tensor]:
+        """``u [B, 23]`` to parameters. The crop stays 22 uniform numbers until the size is known."""
+        return {"crop": u[:, :22], "flip": u[:, 22] < 0.5}
+
+    def on_record(self, decoded: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        """Crop and resize: uint8 ``[3, H, W]`` to uint8 ``[3, S, S]``."""
+        rows, columns = decoded.shape[1:]
+        box = ops.reference_crop_box(parameters["crop"], rows, columns, self.crop_scale, CROP_RATIO)
+        return ops.crop_and_resize(decoded, box, self.size, Image.Resampling.BILINEAR)
+
+    def on_batch(self, data: Tensor, parameters: dict[str, Tensor], view: int) -> Tensor:
+        """uint8 ``[B, 3, S, S]`` to the normalised view."""
+        return self.clean_batch(ops.flip_where(data, parameters["flip"]))
+
+    def clean(self, decoded: Tensor) -> Tensor:
+        """Resized and centre-cropped, uint8 ``[3, S, S]``."""
+        return ops.resize_and_centre(decoded, self.size, Image.Resampling.BILINEAR)
+
+    def clean_batch(self, data: Tensor) -> Tensor:
+        """uint8 ``[B, 3, S, S]`` to normalised floats."""
+        return ops.normalise(data.to(torch.float32) / 255, IMAGENET_MEAN, IMAGENET_STD)
