@@ -56,7 +56,9 @@ class TwinData(pl.LightningDataModule):
         if stream is not None:
             if not 2 <= batch_size <= stream:
                 raise ValueError(f"batch_size {batch_size} does not work with {stream} records an epoch")
-            self._stream: Stream | None = Stream(source, modality.columns, content_column, train_split)
+            self._stream: Stream | None = Stream(
+                source, modality.columns, content_column, train_split or "train"
+            )
             self._steps = stream // batch_size
             # The first records are there to measure and try on; nothing is held out of a stream.
             first = next(self._stream.chunks(seed, 0), None)

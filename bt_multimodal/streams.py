@@ -29,7 +29,7 @@ class Stream:
         source: a hub dataset ``owner/name`` or ``name``, and ``:config`` if it has several, or a
             folder of Parquet files (the more files, the more workers and ranks can share them).
         content_columns: looked for in that order when ``content_column`` is not given.
-        split: ``train`` if not given.
+        split: the hub's name of it; of files, what stands in their names.
 
     Raises:
         DataError: what is wrong with the source, in one line.
@@ -40,12 +40,11 @@ class Stream:
         source: str,
         content_columns: tuple[str, ...],
         content_column: str | None = None,
-        split: str | None = None,
+        split: str = "train",
     ):
         from datasets import load_dataset
 
-        self.source, self.split = source, split or "train"
-        split = self.split
+        self.source, self.split = source, split
         path = Path(source).expanduser()
         self._root = path if path.is_dir() else Path()
         try:
