@@ -53,15 +53,20 @@ def top_k(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     return (logits.topk(min(k, logits.shape[1]), dim=1).indices == labels[:, None]).any(1)
 
 
-def decayed(decays: int, epochs: int) -> Callable[[int], float]:
+def decay(epochs: int, milestones: Sequence[int], gamma: float) -> Callable[[int], float]:
     """The learning rate's factor at an epoch (from 0).
 
     Args:
-        decays: how often it is divided by 10, at equal intervals; 0 for half a cosine instead.
         epochs: of the run.
+        milestones: after how many epochs it is multiplied by ``gamma``; none for half a cosine to 0.
+
+    Raises:
+        ValueError: a milestone that the run does not reach.
     """
-    if decays:
-        return lambda epoch: 0.1 ** (epoch * (decays + 1) // epochs)
+    if any(not 0 < milestone < epochs for milestone in milestones):
+        raise ValueError(f"milestones {list(milestones)} are not all within a run of {epochs} epochs")
+    if milestones:
+        return lambda epoch: gamma ** sum(epoch >= milestone for milestone in milestones)
     return lambda epoch: 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
@@ -75,7 +80,7 @@ class Classification(pl.LightningModule):
         head_lr: learning rate of the head, per 256 samples.
         encoder_lr: of the encoder; 0 freezes it.
         weight_decay: of both.
-        decays: see `decayed`.
+        milestones, gamma: see `decay`.
     """
 
     def __init__(
@@ -86,13 +91,14 @@ class Classification(pl.LightningModule):
         head_lr: float = 0.3,
         encoder_lr: float = 0.0,
         weight_decay: float = 1e-6,
-        decays: int = 0,
+        milestones: Sequence[int] = (),
+        gamma: float = 0.1,
     ):
         super().__init__()
         self.classifier = Classifier(encoder, len(classes), frozen=encoder_lr == 0)
         self._views = views
         self._rates = (head_lr, encoder_lr)
-        self._weight_decay, self._decays = weight_decay, decays
+        self._weight_decay, self._milestones, self._gamma = weight_decay, milestones, gamma
         self._right: list[Tensor] = []
 
     def training_step(self, batch: Labelled, batch_idx: int) -> Tensor:
@@ -123,5 +129,5 @@ class Classification(pl.LightningModule):
             if rate > 0
         ]
         optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=self._weight_decay)
-        factor = decayed(self._decays, self.trainer.max_epochs or 1)
+        factor = decay(self.trainer.max_epochs or 1, self._milestones, self._gamma)
         return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, factor)}

@@ -220,6 +220,7 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
         for name, value in parts.views.measure(data.train).items():
             config.views.init_args[name] = value
     loader = data.train_dataloader()
+    model.build_optimizer(data.batch_size)  # refuses rates that do not fit, before long work
     model.schedule_steps(len(loader), config.trainer.max_epochs or 1)
     check_first_batch(model, parts.views, next(iter(loader)))
 

@@ -33,6 +33,8 @@ class Pretraining(pl.LightningModule):
         optimizer: on two parameter groups (`parameter_groups`); its ``lr`` is per 256 samples.
         bias_lr_ratio: learning rate of biases and normalisation as a share of the weights'.
         warmup_epochs: linear warm-up, then cosine to 1/1000, per step.
+        lr_by_batch: the weights' learning rate (per 256 samples) by the global batch, in the place of
+            the optimizer's; biases and normalisation keep theirs.
     """
 
     def __init__(
@@ -44,12 +46,13 @@ class Pretraining(pl.LightningModule):
         optimizer: Callable[[Iterable], Optimizer] = LARS,
         bias_lr_ratio: float = 0.024,
         warmup_epochs: float = 10,
+        lr_by_batch: dict[int, float] | None = None,
     ):
         super().__init__()
         self.twins = build_twins(encoder, projector, loss)
         self._views = views
         self._optimizer, self._bias_lr_ratio = optimizer, bias_lr_ratio
-        self._warmup_epochs = warmup_epochs
+        self._warmup_epochs, self._lr_by_batch = warmup_epochs, lr_by_batch
 
     def training_step(self, batch: Views, batch_idx: int) -> dict[str, Tensor]:
         batch = finish_views(self._views, batch)
@@ -70,9 +73,27 @@ class Pretraining(pl.LightningModule):
         warmup_cosine(warmup, total)
         return warmup, total
 
+    def build_optimizer(self, batch_size: int) -> Optimizer:
+        """The optimizer on its parameter groups.
+
+        Raises:
+            ValueError: a global batch that ``lr_by_batch`` does not have.
+        """
+        optimizer = self._optimizer(parameter_groups(self.twins, self._bias_lr_ratio))
+        if self._lr_by_batch:
+            if batch_size not in self._lr_by_batch:
+                there = ", ".join(map(str, self._lr_by_batch))
+                raise ValueError(
+                    f"lr_by_batch has no learning rate for batch_size {batch_size}, only for {there}; "
+                    "choose one of them, or give optimizer.lr and lr_by_batch null"
+                )
+            weights = optimizer.param_groups[0]
+            weights["lr_ratio"] = self._lr_by_batch[batch_size] / weights["lr"]
+        return optimizer
+
     def configure_optimizers(self) -> Any:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        optimizer = self._optimizer(parameter_groups(self.twins, self._bias_lr_ratio))
+        optimizer = self.build_optimizer(datamodule.batch_size)
         warmup, total = self.schedule_steps(len(datamodule.train_dataloader()), self.trainer.max_epochs or 1)
         scheduler = schedule(optimizer, datamodule.batch_size, warmup, total)
         return {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bt_multimodal.classification import Classification, Classifier, decayed, top_k
+from bt_multimodal.classification import Classification, Classifier, decay, top_k
 
 
 class Encoder(nn.Module):
@@ -53,11 +53,13 @@ def test_top_k_by_hand():
 
 
 def test_learning_rates_by_epoch():
-    cosine = decayed(0, 100)
+    cosine = decay(100, [], 0.1)
     assert [cosine(e) for e in (0, 50)] == pytest.approx([1, 0.5])
     assert cosine(99) == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.99)))
-    places = decayed(2, 14)  # twice at equal intervals
-    assert [places(e) for e in (0, 4, 5, 9, 10, 13)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    few = decay(20, [12, 16], 0.2)
+    assert [few(e) for e in (0, 11, 12, 15, 16, 19)] == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.04])
+    with pytest.raises(ValueError, match=r"milestones \[12, 16\] are not all within a run of 14 epochs"):
+        decay(14, [12, 16], 0.2)
 
 
 @pytest.mark.parametrize(("encoder_lr", "rates"), [(0.0, [0.6]), (0.01, [0.6, 0.02])])

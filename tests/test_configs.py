@@ -7,7 +7,7 @@ import torch
 
 from bt_multimodal import classify
 from bt_multimodal.cli import _parser
-from bt_multimodal.optim import parameter_groups, schedule
+from bt_multimodal.optim import schedule
 from bt_multimodal.pretraining import Pretraining
 
 CONFIGS = sorted(Path("configs").rglob("*.yaml"))
@@ -45,7 +45,7 @@ def test_the_reference_recipe_as_it_is_built(reference):
     with torch.device("meta"):  # 174 million weights that are not needed
         parts = parser.instantiate(config)
         model = Pretraining(views=parts.views, **parts.model.as_dict())
-    optimizer = model._optimizer(parameter_groups(model.twins, model._bias_lr_ratio))
+    optimizer = model.build_optimizer(config.data.batch_size)
     weights, others = optimizer.param_groups
     assert sum(p.numel() for p in weights["params"]) == 174_535_744 - 85_888
     assert sum(p.numel() for p in others["params"]) == 85_888
@@ -62,3 +62,20 @@ def test_the_reference_recipe_as_it_is_built(reference):
     for step, expected in rows.items():
         found = [base * f(step) for base, f in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
         assert found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("batch", "rate"), [(128, 0.7), (256, 0.4), (512, 0.3), (1024, 0.25), (2048, 0.2), (4096, 0.2)]
+)
+def test_the_learning_rate_goes_with_the_batch(batch, rate):
+    parser = _parser()
+    argv = ["--config", "configs/image/imagenet_resnet50_300ep.yaml", "--model.encoder.name", "resnet18",
+            "--model.projector", "[8]", "--data.batch_size", str(batch)]  # fmt: skip
+    config = parser.parse_args(argv)
+    parts = parser.instantiate(config)
+    model = Pretraining(views=parts.views, **parts.model.as_dict())
+    scheduler = schedule(model.build_optimizer(batch), batch, *model.schedule_steps(10, 300))
+    peak = [base * f(100) for base, f in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+    assert peak == pytest.approx([rate * batch / 256, 0.0048 * batch / 256])
+    with pytest.raises(ValueError, match="no learning rate for batch_size 300, only for 128, 256"):
+        model.build_optimizer(300)
