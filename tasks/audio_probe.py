@@ -6,7 +6,7 @@
 --encoder       a run directory or an encoder.safetensors
 --data.source   as in tasks/audio_pretrain.py; labels are needed
 --mlp           add HEAR's recipe: one or two hidden layers, four learning rates, early stopping and
-                choice on a validation split of the training clips (some minutes)
+                choice on a validation split of the training clips (3,828 clips: 11 minutes on two CPU cores)
 
 The table compares mean and standard deviation of every log-mel band, the encoder untrained (same
 class, fresh weights) and trained: kNN (k = 20), a linear probe on all labels (standardised
