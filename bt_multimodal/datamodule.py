@@ -93,8 +93,10 @@ class TwinData(pl.LightningDataModule):
 
     @property
     def labelled(self) -> bool:
-        """Whether there is anything to probe."""
-        return bool((self.train_full.labels >= 0).all() and (self.test.labels >= 0).all())
+        """Whether there is anything to probe: every record has a label, of two classes or more."""
+        return len(self.train_full.classes) > 1 and bool(
+            (self.train_full.labels >= 0).all() and (self.test.labels >= 0).all()
+        )
 
     def train_dataloader(self) -> DataLoader | StreamLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -45,6 +45,18 @@ def test_a_folder_of_sounds(tmp_path, sounds, capsys):
     assert encoder(views.clean_batch(torch.zeros(3, 4800))).shape == (3, 8 * 16)
 
 
+@pytest.mark.parametrize("below", ["", "recordings"])
+def test_a_flat_folder_has_no_labels_to_probe(tmp_path, sounds, below, capsys):
+    flat = tmp_path / "flat"
+    (flat / below).mkdir(parents=True)
+    for i, file in enumerate(sounds.rglob("*.wav")):
+        file.rename(flat / below / f"{i}.wav")
+    argv = [*SMALL, "--data.source", str(flat), "--run_dir", str(tmp_path / "run")]
+    assert run(argv) == 0
+    assert "test clips" not in capsys.readouterr().out
+    assert load_encoder(tmp_path / "run").encoder.features_dim == 8 * 16
+
+
 @pytest.fixture
 def hub(tmp_path, sounds):
     """The sounds as the hub serves them: 40 to train, 20 to test."""
