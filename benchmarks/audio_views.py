@@ -61,7 +61,7 @@ def waiting(records: Any, views: Any, cache: bool, workers: int, steps: int) -> 
     import torch
 
     from bt_multimodal import BarlowTwins, BarlowTwinsLoss, Projector
-    from bt_multimodal.data import TwinDataset, twin_loader
+    from bt_multimodal.data import TwinDataset, training_loader
     from bt_multimodal.decoding import DecodedRecords
     from bt_multimodal.optim import parameter_groups
     from bt_multimodal.views import finish_views
@@ -71,7 +71,7 @@ def waiting(records: Any, views: Any, cache: bool, workers: int, steps: int) -> 
     twins = BarlowTwins(encoder, Projector([encoder.features_dim, 1024, 1024]), BarlowTwinsLoss(lambd=0.005))
     optimizer = torch.optim.AdamW(parameter_groups(twins), lr=1e-3)
     dataset = TwinDataset(DecodedRecords(records, views.decode, cache), views, seed=0)
-    loader = twin_loader(dataset, BATCH, num_workers=workers)
+    loader = training_loader(dataset, BATCH, num_workers=workers)
     waited, began, done = 0.0, 0.0, -2  # the first two steps warm up
     while done < steps:
         batches = iter(loader)
@@ -105,17 +105,13 @@ def main() -> None:
 
     from bt_multimodal.decoding import DecodedRecords
     from bt_multimodal.memory import keep_freed_memory
-    from bt_multimodal.records import open_records
     from encoders.audio.modality import AUDIO
     from encoders.audio.views import SpectrogramViews
 
     keep_freed_memory()
     cores = torch.get_num_threads()
-    records = open_records(
+    records = AUDIO.open(
         arguments.source,
-        extensions=AUDIO.extensions,
-        content_columns=AUDIO.columns,
-        embedded=AUDIO.embedded,
     ).train
     views = SpectrogramViews()
     views.measure(DecodedRecords(records, views.decode))

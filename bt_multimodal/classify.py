@@ -6,7 +6,7 @@ Nothing heavy is imported until there is something to do: Lightning alone takes 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from bt_multimodal.cli import base_parser, choose_run_dir, last_checkpoint, run_command
+from bt_multimodal.cli import base_parser, choose_run_dir, last_checkpoint, make_trainer, run_command
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -42,20 +42,13 @@ def _parser() -> "ArgumentParser":
 
 
 def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
-    import logging
-
-    import lightning.pytorch as pl
     import torch
-    from lightning.pytorch.callbacks import ModelCheckpoint
 
     from bt_multimodal.checkpoint import load_encoder
     from bt_multimodal.classification import Classification
     from bt_multimodal.labelled import LabelledData
-    from bt_multimodal.memory import keep_freed_memory
     from bt_multimodal.report import Comparison, save_comparison
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    keep_freed_memory()
     run = choose_run_dir(config)
     checkpoint = last_checkpoint(run)
     torch.manual_seed(config.seed)
@@ -63,17 +56,7 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
     views = parser.instantiate(config).views
     data = LabelledData(views=views, modality=modality, seed=config.seed, **config.data.as_dict())
     model = Classification(views, encoder, data.train.classes, **config.model.as_dict())
-    trainer = pl.Trainer(
-        **{**config.trainer.as_dict(), "num_sanity_val_steps": 0},
-        default_root_dir=run,
-        logger=False,
-        callbacks=[ModelCheckpoint(run / "checkpoints", save_last=True, save_top_k=0)],
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    run.mkdir(parents=True, exist_ok=True)
-    if trainer.is_global_zero:
-        (run / "config.yaml").write_text(parser.dump(config))
+    trainer = make_trainer(parser, config, run, num_sanity_val_steps=0)
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint.is_file() else None)
     trainer.validate(model, datamodule=data, verbose=False)
     one, five, n = model.accuracies()
@@ -82,7 +65,6 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
     name = "untrained encoder" if config.fresh else "trained encoder"
     title = f"{n} {data.tested_on} {modality.unit}, {len(data.train)} labels"
     comparison = Comparison(title, {name: {"top-1": (one, None), "top-5": (five, None)}})
-    (run / "table.txt").write_text(f"{comparison}\n")
-    save_comparison(run / "table.json", comparison)
+    save_comparison(run, comparison)
     print(f"\n{comparison}\n\neverything is in {run}")
     return 0

@@ -4,6 +4,7 @@ Nothing heavy is imported until there is something to do: Lightning alone takes 
 """
 
 import difflib
+import logging
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import lightning.pytorch as pl
     from jsonargparse import ArgumentParser, Namespace
 
     from bt_multimodal.data import Modality
@@ -129,6 +131,29 @@ def last_checkpoint(run: Path) -> Path:
     return run / "checkpoints" / "last.ckpt"
 
 
+def make_trainer(parser: "ArgumentParser", config: "Namespace", run: Path, **options: Any) -> "pl.Trainer":
+    """Lightning's trainer, which keeps the last epoch's checkpoint, and the run directory with its config.
+
+    Args:
+        options: of the trainer, beside and above the config's.
+    """
+    import lightning.pytorch as pl
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    checkpoints = ModelCheckpoint(last_checkpoint(run).parent, save_last=True, save_top_k=0)
+    trainer = pl.Trainer(
+        **{**config.trainer.as_dict(), **options, "callbacks": [*options.get("callbacks", []), checkpoints]},
+        default_root_dir=run,
+        logger=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    run.mkdir(parents=True, exist_ok=True)
+    if trainer.is_global_zero:
+        (run / "config.yaml").write_text(parser.dump(config))
+    return trainer
+
+
 def run_command(
     doc: str,
     argv: Sequence[str] | None,
@@ -158,11 +183,14 @@ def run_command(
     from jsonargparse import ArgumentError
 
     from bt_multimodal.callbacks import TrainingFailedError
+    from bt_multimodal.memory import keep_freed_memory
 
     try:
         config = parser.parse_args(argv[1:])
     except (ArgumentError, TypeError, ValueError) as error:
         return fail(_explain(parser, error))
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    keep_freed_memory()
     try:
         return fit(parser, config)
     except TrainingFailedError as error:
@@ -194,22 +222,15 @@ def _spec(part: Any) -> dict[str, Any]:
 
 
 def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
-    import logging
-
-    import lightning.pytorch as pl
     import torch
-    from lightning.pytorch.callbacks import ModelCheckpoint
 
     from bt_multimodal.callbacks import MetricsFile, OnlineProbe, Watch
     from bt_multimodal.checkpoint import export_encoder
     from bt_multimodal.datamodule import TwinData
     from bt_multimodal.features import FeatureTable, extract_features, raw_features
-    from bt_multimodal.memory import keep_freed_memory
     from bt_multimodal.pretraining import Pretraining, check_first_batch
     from bt_multimodal.report import compare, plot_curves, plot_features, save_comparison
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    keep_freed_memory()
     run = choose_run_dir(config)
     checkpoint = last_checkpoint(run)
     torch.manual_seed(config.seed)
@@ -225,22 +246,8 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
     check_first_batch(model, parts.views, next(iter(loader)))
 
     metrics = MetricsFile(run / "metrics.csv")
-    trainer = pl.Trainer(
-        **config.trainer.as_dict(),
-        default_root_dir=run,
-        logger=False,
-        callbacks=[
-            Watch(metrics, modality.unit),
-            OnlineProbe(metrics, config.probe.every),
-            ModelCheckpoint(run / "checkpoints", save_last=True, save_top_k=0),
-        ],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    run.mkdir(parents=True, exist_ok=True)
-    if trainer.is_global_zero:
-        (run / "config.yaml").write_text(parser.dump(config))
+    watching = [Watch(metrics, modality.unit), OnlineProbe(metrics, config.probe.every)]
+    trainer = make_trainer(parser, config, run, callbacks=watching, enable_progress_bar=False)
     encoder = model.twins.encoder
 
     both = (data.train_full, data.test)
@@ -265,8 +272,7 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
             tables, modality.unit, data.test_is_held_out,
             per_class=config.probe.per_class, seed=config.seed, linear=config.probe.linear,
         )  # fmt: skip
-        (run / "table.txt").write_text(f"{comparison}\n")
-        save_comparison(run / "table.json", comparison)
+        save_comparison(run, comparison)
         print(f"\n{comparison}", flush=True)
         plot_features(before[1], after[1], run / "features.png")
     print(f"\neverything is in {run}")

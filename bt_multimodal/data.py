@@ -1,14 +1,14 @@
 """Batches of twin views: what a batch holds, and the order of the samples."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bt_multimodal.decoding import DecodedRecords
-from bt_multimodal.records import DataError
+from bt_multimodal.records import DataError, Splits, open_records
 from bt_multimodal.views import (
     AugmentationSet,
     Views,
@@ -28,6 +28,16 @@ class Modality(NamedTuple):
     extensions: tuple[str, ...]
     columns: tuple[str, ...]  # conventional names of the content column
     embedded: Mapping[str, Callable[[], Mapping[str, list[Any]]]]  # sets that need no files, by name
+
+    def open(self, source: str, **options: Any) -> Splits:
+        """`open_records` of a source of this modality, with its options."""
+        return open_records(
+            source,
+            extensions=self.extensions,
+            content_columns=self.columns,
+            embedded=self.embedded,
+            **options,
+        )
 
 
 class TwinDataset(Dataset):
@@ -112,13 +122,22 @@ def as_is(batch: Any) -> Any:
     return batch
 
 
-def twin_loader(
-    dataset: TwinDataset, batch_size: int, rank: int = 0, world: int = 1, num_workers: int = 0,
+class SeededDataset(Protocol):
+    """Samples asked for by ``(epoch, index)`` pairs, and the run's seed."""
+
+    seed: int
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: tuple[int, int], /) -> Any: ...
+
+
+def training_loader(
+    dataset: SeededDataset, batch_size: int, rank: int = 0, world: int = 1, num_workers: int = 0,
     pin_memory: bool = False,
 ) -> DataLoader:  # fmt: skip
-    """A loader of this rank's twin batches; call ``loader.batch_sampler.set_epoch`` each epoch."""
+    """A loader of this rank's batches; call ``loader.batch_sampler.set_epoch`` each epoch."""
     return DataLoader(
-        dataset,
+        dataset,  # type: ignore[arg-type]
         batch_sampler=GlobalBatches(len(dataset), batch_size, dataset.seed, rank, world),
         collate_fn=as_is,
         num_workers=num_workers,

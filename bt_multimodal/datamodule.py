@@ -4,9 +4,9 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader
 
-from bt_multimodal.data import GlobalBatches, Modality, TwinDataset, twin_loader
+from bt_multimodal.data import GlobalBatches, Modality, TwinDataset, training_loader
 from bt_multimodal.decoding import DecodedRecords
-from bt_multimodal.records import open_records, stratified_split
+from bt_multimodal.records import stratified_split
 from bt_multimodal.streams import Stream, StreamLoader, TwinStream
 from bt_multimodal.views import AugmentationSet
 
@@ -69,11 +69,8 @@ class TwinData(pl.LightningDataModule):
             self.test_is_held_out = False
             return
         self._stream = None
-        splits = open_records(
+        splits = modality.open(
             source,
-            extensions=modality.extensions,
-            content_columns=modality.columns,
-            embedded=modality.embedded,
             content_column=content_column,
             label_column=label_column,
             train_split=train_split,
@@ -102,7 +99,7 @@ class TwinData(pl.LightningDataModule):
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         pin_memory = torch.cuda.is_available()
         if self._stream is None:
-            return twin_loader(self.dataset, self.batch_size, rank, world, self.num_workers, pin_memory)
+            return training_loader(self.dataset, self.batch_size, rank, world, self.num_workers, pin_memory)
         own = len(range(rank, self.batch_size, world))
         epoch = self.trainer.current_epoch if self.trainer else 0
         dataset = TwinStream(self._stream, self.views, self.seed, own, self._steps, epoch, rank, world)

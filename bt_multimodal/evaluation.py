@@ -66,7 +66,6 @@ def _evaluate(arguments: argparse.Namespace, modality: "Modality") -> str:
     from bt_multimodal.decoding import DecodedRecords
     from bt_multimodal.features import FeatureTable, extract_features, raw_features, save_features
     from bt_multimodal.memory import keep_freed_memory
-    from bt_multimodal.records import open_records
     from bt_multimodal.report import compare
 
     keep_freed_memory()
@@ -74,11 +73,8 @@ def _evaluate(arguments: argparse.Namespace, modality: "Modality") -> str:
     torch.manual_seed(arguments.seed)
     trained, views = load_encoder(arguments.encoder)
     untrained = load_encoder(arguments.encoder, weights=False).encoder
-    splits = open_records(
+    splits = modality.open(
         arguments.source,
-        extensions=modality.extensions,
-        content_columns=modality.columns,
-        embedded=modality.embedded,
         content_column=arguments.content_column,
         label_column=arguments.label_column,
         train_split=arguments.train_split,

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bt_multimodal.data import GlobalBatches, Modality, as_is
+from bt_multimodal.data import GlobalBatches, Modality, training_loader
 from bt_multimodal.decoding import DecodedRecords
 from bt_multimodal.probes import few_labels
-from bt_multimodal.records import DataError, Records, open_records, stratified_split
+from bt_multimodal.records import DataError, Records, stratified_split
 from bt_multimodal.views import AugmentationSet, Labelled, draw_view
 
 
@@ -117,11 +117,8 @@ class LabelledData(pl.LightningDataModule):
         super().__init__()
         if not 0 <= validation < 1:
             raise ValueError(f"validation is a share in [0, 1), not {validation}")
-        splits = open_records(
+        splits = modality.open(
             source,
-            extensions=modality.extensions,
-            content_columns=modality.columns,
-            embedded=modality.embedded,
             content_column=content_column,
             label_column=label_column,
             train_split=train_split,
@@ -147,14 +144,9 @@ class LabelledData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         rank, world = self._ranks()
-        return DataLoader(
-            TrainDataset(self.train, self.views, self.seed),
-            batch_sampler=GlobalBatches(len(self.train), self.batch_size, self.seed, rank, world),
-            collate_fn=as_is,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+        dataset = TrainDataset(self.train, self.views, self.seed)
+        pin_memory = torch.cuda.is_available()
+        return training_loader(dataset, self.batch_size, rank, world, self.num_workers, pin_memory)
 
     def val_dataloader(self) -> DataLoader:
         rank, world = self._ranks()

@@ -98,7 +98,7 @@ def _train(
     for epoch in range(1, _EPOCHS + 1):
         network.train()
         for batch in torch.randperm(len(x), generator=generator).split(_BATCH):
-            if len(batch) == 1 and len(x) > 1:  # BatchNorm cannot take one
+            if len(batch) == 1:  # BatchNorm cannot take one
                 continue
             optimizer.zero_grad()
             F.cross_entropy(network(x[batch]), y[batch]).backward()

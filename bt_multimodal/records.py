@@ -81,11 +81,17 @@ class Records:
 
     def _item(self, i: int) -> bytes | np.ndarray | Path | None:
         item = self._table[int(self._rows[i])].column(0)[0].as_py()
-        if isinstance(item, dict):
-            item = item.get("path") if item.get("bytes") is None else item["bytes"]
+        item = unwrap(item)
         if isinstance(item, list):
             return np.array(item, np.uint8)
         return self._root / item if isinstance(item, str) else item
+
+
+def unwrap(item: Any) -> Any:
+    """A cell's bytes or path, of a struct of both the bytes if there are any."""
+    if isinstance(item, dict):
+        return item.get("path") if item.get("bytes") is None else item["bytes"]
+    return item
 
 
 class Splits(NamedTuple):

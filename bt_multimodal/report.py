@@ -106,9 +106,10 @@ def compare(
     return Comparison(f"{len(test.labels)} test {unit}{drawn}, {len(train.labels)} for the probes", rows)
 
 
-def save_comparison(path: Path, comparison: Comparison) -> None:
-    """Write a comparison as JSON."""
-    path.write_text(json.dumps(comparison._asdict(), indent=1) + "\n")
+def save_comparison(run: Path, comparison: Comparison) -> None:
+    """Write a run's ``table.txt``, and ``table.json`` for `over_runs`."""
+    (run / "table.txt").write_text(f"{comparison}\n")
+    (run / "table.json").write_text(json.dumps(comparison._asdict(), indent=1) + "\n")
 
 
 def over_runs(paths: Sequence[Path]) -> Comparison:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from bt_multimodal.data import GlobalBatches, TwinDataset, as_is
 from bt_multimodal.decoding import DecodedRecords
-from bt_multimodal.records import DataError, Records, find_column, load_from_hub
+from bt_multimodal.records import DataError, Records, find_column, load_from_hub, unwrap
 from bt_multimodal.views import AugmentationSet, Views
 
 CHUNK = 2048  # records at a time
@@ -91,8 +91,7 @@ class Stream:
 
 def _held(content: Any) -> Any:
     """Contents, or a path; files that lie elsewhere are fetched."""
-    if isinstance(content, dict):
-        content = content.get("path") if content.get("bytes") is None else content["bytes"]
+    content = unwrap(content)
     if isinstance(content, str) and "://" in content:
         import fsspec
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bt_multimodal import BarlowTwinsLoss
-from bt_multimodal.data import GlobalBatches, TwinDataset, twin_loader
+from bt_multimodal.data import GlobalBatches, TwinDataset, training_loader
 from bt_multimodal.datamodule import TwinData
 from bt_multimodal.optim import LARS, parameter_groups, schedule
 from bt_multimodal.pretraining import Pretraining, build_twins
@@ -36,7 +36,7 @@ def test_lightning_equals_a_bare_loop_bit_for_bit(tmp_path):
     encoder, projector, loss, views = parts()
     start = [p.clone() for p in encoder.parameters()]
     twins = build_twins(encoder, projector, loss)
-    loader = twin_loader(TwinDataset(data.train, views, seed=7), batch_size=256)
+    loader = training_loader(TwinDataset(data.train, views, seed=7), batch_size=256)
     optimizer = LARS(parameter_groups(twins, 0.024))
     rates = schedule(optimizer, 256, warmup_steps=len(loader), total_steps=2 * len(loader))
     for epoch in range(2):

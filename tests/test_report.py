@@ -27,7 +27,7 @@ def made(tmp_path, name, value, title="9 test clips"):
         "raw": {"kNN": (30.0, None)},
         "trained": {"kNN": (value, None), "linear, 10 a class": (value + 1, 9.0)},
     }
-    save_comparison(tmp_path / name / "table.json", Comparison(title, rows))
+    save_comparison(tmp_path / name, Comparison(title, rows))
     return tmp_path / name
 
 

@@ -3,8 +3,12 @@
 ``F`` mel bands, ``T`` frames. Every function is pure.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
+
+NOISE = 2**18  # Gaussian numbers there are
 
 
 def log_mixup_exp(x: Tensor, other: Tensor, share: Tensor) -> Tensor:
@@ -85,3 +89,14 @@ def mask_stretch(x: Tensor, start: Tensor, size: Tensor, axis: int) -> Tensor:
     at = (torch.arange(x.shape[axis], device=x.device) + 0.5) / x.shape[axis]
     masked = (at >= start[:, None]) & (at < (start + size)[:, None])
     return x.masked_fill(masked.view(len(x), 1, *((-1, 1) if axis == 2 else (1, -1))), 0.0)
+
+
+def gaussian(start: Tensor, count: int) -> Tensor:
+    """Gaussian numbers ``[B, count]``, read round a fixed list of `NOISE` from ``start [B]`` on."""
+    at = (start[:, None] + torch.arange(count, device=start.device)) % NOISE
+    return _gaussian(start.device)[at]
+
+
+@cache
+def _gaussian(device: torch.device) -> Tensor:
+    return torch.randn(NOISE, generator=torch.Generator().manual_seed(0)).to(device)

@@ -15,7 +15,6 @@ from encoders.audio import ops
 from encoders.audio.decode import decode_audio, read_audio
 from encoders.audio.log_mel import LogMel
 
-_NOISE = 2**18  # Gaussian numbers, read from a drawn place on
 _MEASURED = 2000  # clips at most, evenly spaced, for the mean and standard deviation
 
 
@@ -78,7 +77,6 @@ class SpectrogramViews(nn.Module):
         self.mean, self.std = mean, std
         self._past: Tensor | None = None  # a ring of `memory` log-mels, and how many it has been given
         self._given = 0
-        self._gaussian = torch.randn(_NOISE, generator=torch.Generator().manual_seed(0))
 
     def measure(self, records: DecodedRecords) -> dict[str, float]:
         """Set ``mean`` and ``std`` from training clips unless they were given; the arguments to keep."""
@@ -106,7 +104,7 @@ class SpectrogramViews(nn.Module):
             "head": self.fader * (2 * u[:, 7] - 1),
             "tail": self.fader * (2 * u[:, 8] - 1),
             "noise": self.noise * u[:, 13],
-            "noise_at": (u[:, 14] * _NOISE).long(),
+            "noise_at": (u[:, 14] * ops.NOISE).long(),
             "bands": masked_bands,
             "band": u[:, 10] * (1 - masked_bands),
             "frames": masked_frames,
@@ -139,8 +137,7 @@ class SpectrogramViews(nn.Module):
         )
         faded = ops.linear_fade(cropped, p["head"], p["tail"])
         if self.noise > 0:
-            places = torch.arange(faded[0].numel(), device=faded.device)
-            field = self._gaussian.to(faded.device)[(p["noise_at"][:, None] + places) % _NOISE]
+            field = ops.gaussian(p["noise_at"], faded[0].numel())
             share = p["noise"].view(-1, 1, 1, 1)
             faded = ops.log_mixup_exp(faded, share * field.view_as(faded), p["noise"])
         masked = ops.mask_stretch(faded, p["band"], p["bands"], axis=2)

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from encoders.audio import ops
 from encoders.audio.decode import decode_audio, read_audio
-
-_NOISE = 2**18  # samples of white noise, read from a drawn place on
 
 
 class WaveformViews(nn.Module):
@@ -49,7 +48,6 @@ class WaveformViews(nn.Module):
         self.samples, self.rate, self.speed = round(seconds * rate), rate, speed
         self.noise_probability, self.snr, self.mask = noise_probability, snr, mask
         self.gain, self.normalise = gain, normalise
-        self._noise = torch.randn(_NOISE, generator=torch.Generator().manual_seed(0))
 
     def decode(self, raw: bytes) -> Tensor:
         """A file's bytes to float32 ``[T]``."""
@@ -63,7 +61,7 @@ class WaveformViews(nn.Module):
             "offset": u[:, 0],
             "speed": 1 + self.speed * (2 * u[:, 1] - 1),
             "snr": torch.where(noisy, snr, torch.inf),
-            "noise": (u[:, 4] * _NOISE).long(),
+            "noise": (u[:, 4] * ops.NOISE).long(),
             "masked": self.mask * u[:, 5],
             "mask_at": u[:, 6],
             "gain": 10 ** (self.gain * (2 * u[:, 7] - 1) / 20),
@@ -92,7 +90,7 @@ class WaveformViews(nn.Module):
         x = x.nan_to_num(0.0)
         length = heard.sum(1, keepdim=True).clamp(min=1)
         power = x.square().sum(1, keepdim=True) / length
-        noise = self._noise.to(x.device)[(p["noise"][:, None] + steps) % _NOISE]
+        noise = ops.gaussian(p["noise"], self.samples)
         x = x + noise * (power * 10 ** (-p["snr"][:, None] / 10)).sqrt()
         size = p["masked"][:, None] * length
         start = p["mask_at"][:, None] * (length - size)

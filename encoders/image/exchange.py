@@ -49,18 +49,19 @@ def convert(source: str | Path, target: str | Path, form: str) -> None:
     if form == "hub":
         _write_hub(target, read)
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
     if form == "encoder":
         spec = {"class_path": _path(type(read.encoder)), "init_args": {"name": read.encoder.name}}
         views = {"class_path": _path(ReferenceViews), "init_args": {"size": read.views.size}}
         if source.suffix != ".pth":
             raise ValueError(f"{source} is in this format already")
+        target.parent.mkdir(parents=True, exist_ok=True)
         export_encoder(target, read.encoder, spec, views)
         return
     if not isinstance(read.encoder, TorchvisionEncoder):
         raise ValueError(f"{source} holds a network of timm, not of torchvision")
     plain = get_model(read.encoder.name, weights=None)
     state = _state(read.encoder, plain)
+    target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == ".pth":
         torch.save(state, target)
     else:
