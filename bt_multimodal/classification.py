@@ -37,6 +37,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
         if frozen:
             encoder.requires_grad_(False)
+        self.train()  # Lightning keeps modes as they are, and a loaded encoder is in evaluation mode
 
     def train(self, mode: bool = True) -> "Classifier":
         super().train(mode)

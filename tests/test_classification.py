@@ -30,7 +30,11 @@ def test_a_frozen_encoder_stays_as_it_is():
     logits.sum().backward()
     assert all(p.grad is None for p in classifier.encoder.parameters())
     assert all(torch.equal(before[name], value) for name, value in classifier.encoder.state_dict().items())
-    moving = Classifier(Encoder(), 5, frozen=False).train()
+
+
+def test_a_trained_encoder_is_in_training_mode():
+    # As load_encoder gives it, and as Lightning leaves it.
+    moving = Classifier(Encoder().eval(), 5, frozen=False)
     moving(torch.randn(8, 3)).sum().backward()
     assert all(p.grad is not None for p in moving.encoder.parameters())
     assert not torch.equal(moving.encoder.layers[1].running_mean, torch.zeros(4))
