@@ -62,8 +62,27 @@ class _SumAcrossRanks(torch.autograd.Function):
         return total
 
 
-def _sum_across_ranks(x: Tensor) -> Tensor:
+def sum_across_ranks(x: Tensor) -> Tensor:
+    """Sum of every rank's ``x``, in the backward pass as well; ``x`` itself in one process."""
     return _SumAcrossRanks.apply(x) if world_size() > 1 else x
+
+
+def standardise(z: Tensor, n_global: int, eps: float) -> Tensor:
+    """This rank's ``[n, D]`` of the global batch standardised per column, differentiable across ranks."""
+    centred = z - sum_across_ranks(z.sum(0)) / n_global
+    variance = sum_across_ranks(centred.square().sum(0)) / n_global
+    return centred * (variance + eps).rsqrt()
+
+
+def correlate(a: Tensor, b: Tensor, n_global: int) -> Tensor:
+    """``A^T B / N`` ``[D, D]`` of the global batch, from this rank's ``[n, D]`` of both."""
+    return sum_across_ranks(a.T @ b) / n_global
+
+
+def terms_of(c: Tensor) -> tuple[Tensor, Tensor]:
+    """Invariance and redundancy of a matrix ``C [D, D]``."""
+    diagonal = c.diagonal()
+    return (1 - diagonal).square().sum(), c.square().sum() - diagonal.square().sum()
 
 
 def direct_terms(z_first: Tensor, z_second: Tensor, n_global: int, eps: float) -> tuple[Tensor, Tensor]:
@@ -75,14 +94,8 @@ def direct_terms(z_first: Tensor, z_second: Tensor, n_global: int, eps: float) -
         eps: added to the variance, as BatchNorm does.
     """
 
-    def standardise(z: Tensor) -> Tensor:
-        centred = z - _sum_across_ranks(z.sum(0)) / n_global
-        variance = _sum_across_ranks(centred.square().sum(0)) / n_global
-        return centred * (variance + eps).rsqrt()
-
-    c = _sum_across_ranks(standardise(z_first).T @ standardise(z_second)) / n_global
-    diagonal = c.diagonal()
-    return (1 - diagonal).square().sum(), c.square().sum() - diagonal.square().sum()
+    a, b = standardise(z_first, n_global, eps), standardise(z_second, n_global, eps)
+    return terms_of(correlate(a, b, n_global))
 
 
 def _gather(z: Tensor, sizes: list[int]) -> Tensor:
@@ -96,8 +109,8 @@ def _gather(z: Tensor, sizes: list[int]) -> Tensor:
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
-def _standardise(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """``(z - mean) / sqrt(variance + eps)`` per column and the factor ``1 / sqrt(...)``."""
+def _standardise_whole(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The global batch standardised per column, and the factor ``1 / sqrt(variance + eps)``."""
     variance, mean = torch.var_mean(z, dim=0, correction=0)
     factor = (variance + eps).rsqrt()
     return (z - mean) * factor, factor
@@ -128,8 +141,8 @@ class _GramTerms(torch.autograd.Function):
         n_global = sum(sizes)
         start = sum(sizes[: dist.get_rank()]) if len(sizes) > 1 else 0
         rows = slice(start, start + z_first.shape[0])
-        a, factor_a = _standardise(_gather(z_first, sizes), eps)
-        b, factor_b = _standardise(_gather(z_second, sizes), eps)
+        a, factor_a = _standardise_whole(_gather(z_first, sizes), eps)
+        b, factor_b = _standardise_whole(_gather(z_second, sizes), eps)
 
         k_a = a[rows] @ a.T
         k_b = b[rows] @ b.T

@@ -14,6 +14,8 @@ from bt_multimodal.cli import fail
 
 if TYPE_CHECKING:
     from bt_multimodal.data import Modality
+    from bt_multimodal.features import FeatureTable
+    from bt_multimodal.records import Splits
 
 
 def _parser(doc: str) -> argparse.ArgumentParser:
@@ -58,21 +60,55 @@ def probe(doc: str, modality: "Callable[[], Modality]", argv: Sequence[str] | No
     return 0
 
 
-def _evaluate(arguments: argparse.Namespace, modality: "Modality") -> str:
-    import torch
+def representations(
+    encoder: str | Path,
+    splits: "Splits",
+    modality: "Modality",
+    raw: bool = True,
+    untrained: bool = True,
+    device: str = "cpu",
+) -> "dict[str, list[FeatureTable]]":
+    """What an exported encoder makes of the training and of the test records, by name.
+
+    Args:
+        encoder: run directory or ``encoder.safetensors``.
+        raw: beside it the modality's raw features.
+        untrained: beside it the same class with fresh weights.
+        device: where to run.
+
+    Raises:
+        ValueError: no such encoder, one that does not take these records, or too many damaged.
+    """
     from torch import nn
 
     from bt_multimodal.checkpoint import load_encoder
     from bt_multimodal.decoding import DecodedRecords
-    from bt_multimodal.features import FeatureTable, extract_features, raw_features, save_features
+    from bt_multimodal.features import extract_features, raw_features
+
+    trained, views = load_encoder(encoder)
+    parts = [DecodedRecords(records, views.decode) for records in (splits.train, splits.test)]
+
+    def features(encoder: nn.Module) -> "list[FeatureTable]":
+        return [extract_features(encoder, views, part, device=device) for part in parts]
+
+    tables = {}
+    if raw:
+        tables[modality.raw] = [raw_features(views, part, modality.raw_features) for part in parts]
+    if untrained:
+        tables["untrained encoder"] = features(load_encoder(encoder, weights=False).encoder)
+    return {**tables, "trained encoder": features(trained)}
+
+
+def _evaluate(arguments: argparse.Namespace, modality: "Modality") -> str:
+    import torch
+
+    from bt_multimodal.features import save_features
     from bt_multimodal.memory import keep_freed_memory
     from bt_multimodal.report import compare
 
     keep_freed_memory()
     sys.path.insert(0, os.getcwd())  # a user's own encoder
     torch.manual_seed(arguments.seed)
-    trained, views = load_encoder(arguments.encoder)
-    untrained = load_encoder(arguments.encoder, weights=False).encoder
     splits = modality.open(
         arguments.source,
         content_column=arguments.content_column,
@@ -81,16 +117,7 @@ def _evaluate(arguments: argparse.Namespace, modality: "Modality") -> str:
         test_split=arguments.test_split,
         require_labels=True,
     )
-    parts = [DecodedRecords(records, views.decode) for records in (splits.train, splits.test)]
-
-    def features(encoder: nn.Module) -> list[FeatureTable]:
-        return [extract_features(encoder, views, part, device=arguments.device) for part in parts]
-
-    tables = {
-        modality.raw: [raw_features(views, part, modality.raw_features) for part in parts],
-        "untrained encoder": features(untrained),
-        "trained encoder": features(trained),
-    }
+    tables = representations(arguments.encoder, splits, modality, device=arguments.device)
     report = compare(
         tables, modality.unit, splits.held_out,
         per_class=arguments.per_class, draws=arguments.draws, k=arguments.k, seed=arguments.seed,

@@ -25,6 +25,26 @@ def gram_is_cheaper(n: int, d: int) -> bool:
     return n < _GRAM_UP_TO * d
 
 
+def float_pair(z_first: Tensor, z_second: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+    """Two batches of embeddings in float32 or better, and every rank's batch size.
+
+    Raises:
+        ValueError: shapes that differ or are not 2-D, integers, or a global batch under 2.
+    """
+    if z_first.ndim != 2 or z_first.shape != z_second.shape:
+        raise ValueError(
+            "two batches of embeddings [n, D] of one shape are needed, got "
+            f"{list(z_first.shape)} and {list(z_second.shape)}"
+        )
+    if not (z_first.is_floating_point() and z_second.is_floating_point()):
+        raise ValueError(f"embeddings must be floating point, got {z_first.dtype} and {z_second.dtype}")
+    dtype = torch.promote_types(torch.promote_types(z_first.dtype, z_second.dtype), torch.float32)
+    sizes = global_sizes(z_first)
+    if sum(sizes) < 2:
+        raise ValueError(f"a correlation needs 2 samples or more, got a global batch of {sum(sizes)}")
+    return z_first.to(dtype), z_second.to(dtype), sizes
+
+
 class BarlowTwinsLoss(nn.Module):
     """Cross-correlation of two batches of embeddings, driven to the identity.
 
@@ -67,20 +87,9 @@ class BarlowTwinsLoss(nn.Module):
         Raises:
             ValueError: shapes that differ or are not 2-D, integers, or a global batch under 2.
         """
-        if z_first.ndim != 2 or z_first.shape != z_second.shape:
-            raise ValueError(
-                "two batches of embeddings [n, D] of one shape are needed, got "
-                f"{list(z_first.shape)} and {list(z_second.shape)}"
-            )
-        if not (z_first.is_floating_point() and z_second.is_floating_point()):
-            raise ValueError(f"embeddings must be floating point, got {z_first.dtype} and {z_second.dtype}")
-        dtype = torch.promote_types(torch.promote_types(z_first.dtype, z_second.dtype), torch.float32)
         with torch.autocast(z_first.device.type, enabled=False):
-            z_first, z_second = z_first.to(dtype), z_second.to(dtype)
-            sizes = global_sizes(z_first)
+            z_first, z_second, sizes = float_pair(z_first, z_second)
             n, d = sum(sizes), z_first.shape[1]
-            if n < 2:
-                raise ValueError(f"a correlation needs 2 samples or more, got a global batch of {n}")
             if self.form == "gram" or (self.form == "auto" and gram_is_cheaper(n, d)):
                 invariance, redundancy = gram_terms(z_first, z_second, sizes, self.eps)
             else:

@@ -15,13 +15,6 @@ from bt_multimodal.twins import BarlowTwins, check_encoder, check_representation
 from bt_multimodal.views import AugmentationSet, Views, finish_views
 
 
-def build_twins(encoder: nn.Module, projector: list[int] | nn.Module, loss: BarlowTwinsLoss) -> BarlowTwins:
-    """Twins from an encoder and a projector, given as a module or as widths after ``features_dim``."""
-    if not isinstance(projector, nn.Module):
-        projector = Projector([check_encoder(encoder), *projector])
-    return BarlowTwins(encoder, projector, loss)
-
-
 class Pretraining(pl.LightningModule):
     """Self-supervised training of an encoder.
 
@@ -29,12 +22,15 @@ class Pretraining(pl.LightningModule):
         views: the augmentation set; batches of finished views need none of it.
         encoder: takes a view, gives ``[B, features_dim]``.
         projector: widths of its layers after the representation, or a module.
-        loss: the twin loss.
+        loss: two embeddings to `LossTerms`; `bt_multimodal.loss_variants` has others.
         optimizer: on two parameter groups (`parameter_groups`); its ``lr`` is per 256 samples.
         bias_lr_ratio: learning rate of biases and normalisation as a share of the weights'.
         warmup_epochs: linear warm-up, then cosine to 1/1000, per step.
         lr_by_batch: the weights' learning rate (per 256 samples) by the global batch, in the place of
             the optimizer's; biases and normalisation keep theirs.
+        projector_batch_norm: whether the projector's hidden layers have BatchNorm.
+        predictor: two layers as wide as the embedding on the first view's (the paper's table 6).
+        stop_gradient: none through the second view (the same table).
     """
 
     def __init__(
@@ -42,14 +38,20 @@ class Pretraining(pl.LightningModule):
         views: AugmentationSet,
         encoder: nn.Module,
         projector: list[int] | nn.Module,
-        loss: BarlowTwinsLoss,
+        loss: BarlowTwinsLoss | nn.Module,
         optimizer: Callable[[Iterable], Optimizer] = LARS,
         bias_lr_ratio: float = 0.024,
         warmup_epochs: float = 10,
         lr_by_batch: dict[int, float] | None = None,
+        projector_batch_norm: bool = True,
+        predictor: bool = False,
+        stop_gradient: bool = False,
     ):
         super().__init__()
-        self.twins = build_twins(encoder, projector, loss)
+        if not isinstance(projector, nn.Module):
+            projector = Projector([check_encoder(encoder), *projector], projector_batch_norm)
+        second_head = Projector([projector.out_features] * 3) if predictor else None  # type: ignore[list-item]
+        self.twins = BarlowTwins(encoder, projector, loss, predictor=second_head, stop_gradient=stop_gradient)
         self._views = views
         self._optimizer, self._bias_lr_ratio = optimizer, bias_lr_ratio
         self._warmup_epochs, self._lr_by_batch = warmup_epochs, lr_by_batch

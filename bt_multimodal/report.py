@@ -80,13 +80,17 @@ def plot_features(before: FeatureTable, after: FeatureTable, path: Path, seed: i
 
 
 class Comparison(NamedTuple):
-    """What the probes say of several representations: accuracies in per cent, mean and spread."""
+    """What the probes say of several representations: in per cent, mean and spread.
+
+    ``measure`` is what the figures are.
+    """
 
     title: str
     rows: dict[str, dict[str, tuple[float, float | None]]]
+    measure: str = "accuracy in %"
 
     def __str__(self) -> str:
-        return f"{self.title}\n{format_table(self.rows)}"
+        return f"{self.title}\n{format_table(self.rows, self.measure)}"
 
 
 def compare(
@@ -112,6 +116,17 @@ def save_comparison(run: Path, comparison: Comparison) -> None:
     (run / "table.json").write_text(json.dumps(comparison._asdict(), indent=1) + "\n")
 
 
+def load_comparison(run: Path) -> Comparison:
+    """Read what `save_comparison` wrote.
+
+    Raises:
+        ValueError: a directory without a table.
+    """
+    if not (run / "table.json").is_file():
+        raise ValueError(f"{run} holds no table.json: no run, or one that has not ended")
+    return Comparison(**json.loads((run / "table.json").read_text()))
+
+
 def over_runs(paths: Sequence[Path]) -> Comparison:
     """Mean and sample standard deviation of every figure over several runs, such as seeds.
 
@@ -123,11 +138,7 @@ def over_runs(paths: Sequence[Path]) -> Comparison:
     """
     if len(paths) < 2:
         raise ValueError(f"a spread needs 2 runs or more, got {len(paths)}")
-    runs = []
-    for path in paths:
-        if not (path / "table.json").is_file():
-            raise ValueError(f"{path} holds no table.json: no run, or one that has not ended")
-        runs.append(Comparison(**json.loads((path / "table.json").read_text())))
+    runs = [load_comparison(path) for path in paths]
     first = runs[0]
     for path, run in zip(paths, runs, strict=True):
         if run.title != first.title or [*map(list, run.rows.values())] != [*map(list, first.rows.values())]:
@@ -136,17 +147,21 @@ def over_runs(paths: Sequence[Path]) -> Comparison:
     for name, cells in first.rows.items():
         values = {column: [run.rows[name][column][0] for run in runs] for column in cells}
         rows[name] = {column: (mean(of), stdev(of)) for column, of in values.items()}
-    return Comparison(f"{first.title}; mean ± standard deviation of {len(runs)} runs", rows)
+    title = f"{first.title}; mean ± standard deviation of {len(runs)} runs"
+    return first._replace(title=title, rows=rows)
 
 
-def format_table(rows: Mapping[str, Mapping[str, tuple[float, float | None]]]) -> str:
-    """Accuracies in per cent: a row per representation, a column per probe, mean +- std over draws."""
+def format_table(rows: Mapping[str, Mapping[str, tuple[float, float | None]]], measure: str) -> str:
+    """Figures in per cent: a row per representation, a column per probe, mean +- std over draws."""
     columns = list(dict.fromkeys(name for cells in rows.values() for name in cells))
-    cells = [["accuracy in %", *columns]]
+    cells = [[measure, *columns]]
     for name, values in rows.items():
         texts = [name]
         for column in columns:
-            mean, std = values.get(column, (float("nan"), None))
+            if column not in values:
+                texts.append("")
+                continue
+            mean, std = values[column]
             texts.append(f"{mean:.1f}" if std is None else f"{mean:.1f} ± {std:.1f}")
         cells.append(texts)
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]

@@ -65,6 +65,8 @@ class BarlowTwins(nn.Module):
         loss: two embeddings to `LossTerms`.
         second_encoder, second_projector: for paired modalities (image and caption, audio and
             transcript), the network of the second view. Both or neither.
+        predictor: on the first embedding, ``[B, D]`` to ``[B, D]`` (the paper's table 6).
+        stop_gradient: the second embedding is a constant to the gradient (the same table).
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class BarlowTwins(nn.Module):
         loss: nn.Module | None = None,
         second_encoder: nn.Module | None = None,
         second_projector: nn.Module | None = None,
+        predictor: nn.Module | None = None,
+        stop_gradient: bool = False,
     ):
         super().__init__()
         _check_projector(encoder, projector)
@@ -83,6 +87,7 @@ class BarlowTwins(nn.Module):
             _check_projector(second_encoder, second_projector)
         self.encoder, self.projector = encoder, projector
         self.second_encoder, self.second_projector = second_encoder, second_projector
+        self.predictor, self.stop_gradient = predictor, stop_gradient
         self.loss = loss if loss is not None else BarlowTwinsLoss()
 
     def forward(self, view_first: Any, view_second: Any) -> LossTerms:
@@ -92,7 +97,9 @@ class BarlowTwins(nn.Module):
             z_second = self._embed(self.second_encoder, self.second_projector, view_second)
         else:
             z_second = self._embed(self.encoder, self.projector, view_second)
-        return self.loss(z_first, z_second)
+        if self.predictor is not None:
+            z_first = self.predictor(z_first)
+        return self.loss(z_first, z_second.detach() if self.stop_gradient else z_second)
 
     @staticmethod
     def _embed(encoder: nn.Module, projector: nn.Module, view: Any) -> Tensor:

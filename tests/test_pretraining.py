@@ -6,11 +6,11 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from bt_multimodal import BarlowTwinsLoss
+from bt_multimodal import BarlowTwins, BarlowTwinsLoss, Projector
 from bt_multimodal.data import GlobalBatches, TwinDataset, training_loader
 from bt_multimodal.datamodule import TwinData
 from bt_multimodal.optim import LARS, parameter_groups, schedule
-from bt_multimodal.pretraining import Pretraining, build_twins
+from bt_multimodal.pretraining import Pretraining
 from bt_multimodal.records import DataError
 from bt_multimodal.views import draw_views, finish_views
 from encoders.image.encoders import ConvNet
@@ -35,7 +35,7 @@ def test_lightning_equals_a_bare_loop_bit_for_bit(tmp_path):
 
     encoder, projector, loss, views = parts()
     start = [p.clone() for p in encoder.parameters()]
-    twins = build_twins(encoder, projector, loss)
+    twins = BarlowTwins(encoder, Projector([encoder.features_dim, *projector]), loss)
     loader = training_loader(TwinDataset(data.train, views, seed=7), batch_size=256)
     optimizer = LARS(parameter_groups(twins, 0.024))
     rates = schedule(optimizer, 256, warmup_steps=len(loader), total_steps=2 * len(loader))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bt_multimodal.features import FeatureTable
-from bt_multimodal.report import Comparison, compare, over_runs, save_comparison
+from bt_multimodal.report import Comparison, compare, load_comparison, over_runs, save_comparison
 from tasks import seeds
 
 
@@ -19,6 +19,16 @@ def test_a_comparison_reads_as_a_table():
     assert lines[0] == "20 test letters (20 % held out), 20 for the probes"
     assert lines[1].split("  ")[0] == "accuracy in %"
     assert lines[-1].split() == ["one", "hot", "100.0", "100.0", "100.0", "±", "0.0"]
+
+
+def test_what_was_not_measured_is_left_open(tmp_path):
+    rows = {"a": {"AP50": (1.0, 0.5)}, "b": {"AP50": (2.0, None), "paper": (3.0, None)}}
+    lines = str(Comparison("title", rows, "AP in %")).splitlines()
+    assert lines[1].split() == ["AP", "in", "%", "AP50", "paper"]
+    assert lines[3].split() == ["a", "1.0", "±", "0.5"]
+    assert lines[4].split() == ["b", "2.0", "3.0"]
+    save_comparison(tmp_path, Comparison("title", rows, "AP in %"))
+    assert load_comparison(tmp_path).measure == "AP in %"
 
 
 def made(tmp_path, name, value, title="9 test clips"):

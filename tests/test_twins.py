@@ -83,6 +83,26 @@ def test_paired_modalities():
     assert all(p.grad is not None for p in twins.parameters())
 
 
+def test_asymmetry():
+    torch.manual_seed(0)
+    encoder, projector = Encoder().double(), Projector([6, 5]).double()
+    predictor = Projector([5, 5, 5]).double()
+    twins = BarlowTwins(encoder, projector, None, predictor=predictor, stop_gradient=True)
+    first, second = ({"x": view(seed=s)["x"].double()} for s in (1, 2))
+    with torch.no_grad():
+        target = projector(encoder(second))  # a constant
+    expected = BarlowTwinsLoss()(predictor(projector(encoder(first))), target)
+    terms = twins(first, second)
+    assert terms.total == expected.total
+    parameters = [*twins.parameters()]
+    grads, wanted = (torch.autograd.grad(t.total, parameters) for t in (terms, expected))
+    torch.testing.assert_close(grads, wanted)
+    moving = BarlowTwins(encoder, projector, None, predictor=predictor)(first, second)
+    others = torch.autograd.grad(moving.total, parameters)
+    assert moving.total == terms.total
+    assert not torch.allclose(others[0], grads[0])
+
+
 def test_headless():
     network = nn.Sequential(nn.Linear(4, 6), nn.Sequential(nn.ReLU(), nn.Linear(6, 3)))
     hidden = network[0]

@@ -38,19 +38,35 @@ class ReferenceViews(nn.Module):
     Args:
         size: side ``S`` of a view in pixels. Evaluation resizes the shorter side to ``256 / 224 S``
             (bicubic) and takes the centre.
+        crop_scale: range of the crop's area, as a share of the picture's.
+        flip, jitter, grey: probabilities in either view.
+        blur, solarise: probabilities in the first and in the second view.
     """
 
-    crop_scale = (0.08, 1.0)
     strengths = (0.4, 0.4, 0.2)  # brightness, contrast, saturation
     hue = 0.1
-    blur_probability = (1.0, 0.1)
-    solarise_probability = (0.0, 0.2)
     sigma = (0.1, 2.0)
     draws = 36
 
-    def __init__(self, size: int = 224):
+    def __init__(
+        self,
+        size: int = 224,
+        crop_scale: tuple[float, float] = (0.08, 1.0),
+        flip: float = 0.5,
+        jitter: float = 0.8,
+        grey: float = 0.2,
+        blur: tuple[float, float] = (1.0, 0.1),
+        solarise: tuple[float, float] = (0.0, 0.2),
+    ):
         super().__init__()
-        self.size = size
+        if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+            raise ValueError(f"crop_scale is a range within (0, 1], not {crop_scale}")
+        for name, p in (("flip", flip), ("jitter", jitter), ("grey", grey), *(("blur", p) for p in blur),
+                        *(("solarise", p) for p in solarise)):  # fmt: skip
+            if not 0 <= p <= 1:
+                raise ValueError(f"{name} is a probability, not {p}")
+        self.size, self.crop_scale, self.flip, self.jitter, self.grey = size, crop_scale, flip, jitter, grey
+        self.blur, self.solarise = blur, solarise
 
     def decode(self, raw: bytes | np.ndarray) -> Tensor:
         """Any picture to uint8 ``[3, H, W]``."""
@@ -58,18 +74,18 @@ class ReferenceViews(nn.Module):
 
     def draw(self, u: Tensor, view: int) -> dict[str, Tensor]:
         """``u [B, 36]`` to parameters. The crop stays 22 uniform numbers until the size is known."""
-        jittered = u[:, 23] < 0.8
+        jittered = u[:, 23] < self.jitter
         factors = 1 + (2 * u[:, 24:27] - 1) * u.new_tensor(self.strengths)
         return {
             "crop": u[:, :22],
-            "flip": u[:, 22] < 0.5,
+            "flip": u[:, 22] < self.flip,
             "factors": torch.where(jittered.unsqueeze(1), factors, 1.0),
             "hue": torch.where(jittered, _symmetric(u[:, 27], self.hue), 0.0),
             "order": u[:, 28:32].argsort(1),
-            "grey": u[:, 32] < 0.2,
-            "blur": u[:, 33] < self.blur_probability[view],
+            "grey": u[:, 32] < self.grey,
+            "blur": u[:, 33] < self.blur[view],
             "sigma": self.sigma[0] + (self.sigma[1] - self.sigma[0]) * u[:, 34],
-            "solarise": u[:, 35] < self.solarise_probability[view],
+            "solarise": u[:, 35] < self.solarise[view],
         }
 
     def on_record(self, decoded: Tensor, parameters: dict[str, Tensor]) -> Tensor:

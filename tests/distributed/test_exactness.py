@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bt_multimodal import BarlowTwins, BarlowTwinsLoss, LossTerms, Projector
-from bt_multimodal.correlation import _sum_across_ranks, direct_terms
+from bt_multimodal.correlation import direct_terms, sum_across_ranks
+from bt_multimodal.loss_variants import AblatedLoss, CrossEntropyLoss
 
 N_IN, FEATURES, D = 7, 6, 10
 
@@ -45,8 +46,8 @@ class StatisticsPerRank(nn.Module):
     """Wrong: each rank standardises with its own mean and variance; the correlation is summed over ranks."""
 
     def forward(self, z_first, z_second):
-        n = _sum_across_ranks(torch.tensor(float(len(z_first)), dtype=z_first.dtype))
-        c = _sum_across_ranks(standardise(z_first).T @ standardise(z_second)) / n
+        n = sum_across_ranks(torch.tensor(float(len(z_first)), dtype=z_first.dtype))
+        c = sum_across_ranks(standardise(z_first).T @ standardise(z_second)) / n
         return terms_of(c)
 
 
@@ -67,6 +68,10 @@ class ShortGradient(BarlowTwinsLoss):
 
 
 RIGHT = {form: BarlowTwinsLoss(form=form) for form in ("gram", "direct", "auto")}  # type: ignore[arg-type]
+VARIANTS = {
+    "redundancy": AblatedLoss(invariance=0.0), "features": AblatedLoss(normalise="features"),
+    "none": AblatedLoss(normalise="none"), "cross-entropy": CrossEntropyLoss(),
+}  # fmt: skip
 WRONG = {"per rank": StatisticsPerRank(), "local": MeanOfLocalLosses(), "short": ShortGradient()}
 SIZES = {2: [[5, 9], [9, 1]], 3: [[5, 9, 3], [4, 0, 7]]}  # one row, and none, are batches too
 
@@ -95,9 +100,9 @@ def measure(model, views):
     return {"terms": [term.item() for term in terms], "grads": grads}
 
 
-def one_process(sizes):
+def one_process(sizes, loss=None):
     views = [torch.cat(parts) for parts in zip(*shards(sizes), strict=True)]
-    return measure(network(BarlowTwinsLoss(form="direct")), views)
+    return measure(network(loss or BarlowTwinsLoss(form="direct")), views)
 
 
 def assert_same(measured, expected):
@@ -115,7 +120,7 @@ def rank_main(rank, world, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     results = {}
     for case, sizes in enumerate(SIZES[world]):
-        for name, loss in {**RIGHT, **(WRONG if case == 0 else {})}.items():
+        for name, loss in {**RIGHT, **VARIANTS, **(WRONG if case == 0 else {})}.items():
             model = DistributedDataParallel(network(loss))
             results[name, case] = measure(model, shards(sizes)[rank])
     for name, width in (("width", 4 + rank), ("small", 4)):
@@ -143,6 +148,14 @@ def test_equals_one_process(ranks, form, case):
     expected = one_process(SIZES[len(ranks)][case])
     for result in ranks:
         assert_same(result[form, case], expected)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("case", [0, 1])
+def test_variants_equal_one_process(ranks, variant, case):
+    expected = one_process(SIZES[len(ranks)][case], VARIANTS[variant])
+    for result in ranks:
+        assert_same(result[variant, case], expected)
 
 
 @pytest.mark.parametrize(

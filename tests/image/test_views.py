@@ -10,6 +10,7 @@ from torchvision.transforms import functional as tv
 
 from bt_multimodal.draws import uniforms
 from bt_multimodal.views import draw_views, finish_views
+from encoders.image import ops
 from encoders.image.ops import reference_crop_box
 from encoders.image.views import DigitViews, ReferenceViews, SmallImageViews, decode_rgb
 
@@ -94,6 +95,40 @@ def test_reference_marginals(view):
     orders, counts = p["order"].unique(dim=0, return_counts=True)
     assert len(orders) == 24
     assert counts.min() > N / 24 * 0.75
+
+
+@pytest.mark.parametrize("view", [0, 1])
+def test_reference_marginals_as_given(view):
+    views = ReferenceViews(flip=0.0, jitter=0.0, grey=0.7, blur=(0.3, 0.6), solarise=(0.4, 0.9))
+    p = drawn(views, view)
+    assert not p["flip"].any()
+    assert (p["factors"] == 1).all()
+    assert (p["hue"] == 0).all()
+    rate(p["grey"], 0.7)
+    rate(p["blur"], (0.3, 0.6)[view])
+    rate(p["solarise"], (0.4, 0.9)[view])
+
+
+def test_no_crop_is_the_whole_picture():
+    views = ReferenceViews(size=16, crop_scale=(1.0, 1.0))
+    picture = views.decode(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    made = views.on_record(picture, {"crop": drawn(views, 0)["crop"][0]})
+    whole = ops.crop_and_resize(picture, (0, 0, 40, 40), 16, Image.Resampling.BICUBIC)
+    assert torch.equal(made, whole)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"blur": (1.5, 0.1)}, "blur is a probability, not 1.5"),
+        ({"flip": -0.1}, "flip is a probability, not -0.1"),
+        ({"crop_scale": (0.5, 0.2)}, "crop_scale is a range within"),
+        ({"crop_scale": (0.0, 1.0)}, "crop_scale is a range within"),
+    ],
+)
+def test_wrong_reference_views(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ReferenceViews(**arguments)
 
 
 def test_the_reference_crop_is_torchvisions_on_the_pil_image():
