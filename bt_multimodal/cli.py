@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _RUN_DIR = "BT_MULTIMODAL_RUN_DIR"
 
 
+class TrainingFailedError(RuntimeError):
+    """Training went wrong in a way that has a name; the message is one line."""
+
+
 @dataclass
 class ProbeOptions:
     """How the final table is made and how often the online probe looks.
@@ -93,7 +97,7 @@ def base_parser() -> "ArgumentParser":
     import lightning.pytorch as pl
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(exit_on_error=False, prog="fit")
+    parser = ArgumentParser(exit_on_error=False, prog="fit", allow_abbrev=False)
     parser.add_argument("--config", action="config", help="a YAML file; keys given after it win")
     parser.add_argument("--seed", type=int, default=0, help="of weights, views and batch order")
     parser.add_argument("--run_dir", type=str | None, default=None, help="default: runs/<config>/<time>")
@@ -182,7 +186,6 @@ def run_command(
     parser = make_parser()
     from jsonargparse import ArgumentError
 
-    from bt_multimodal.callbacks import TrainingFailedError
     from bt_multimodal.memory import keep_freed_memory
 
     try:

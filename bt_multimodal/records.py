@@ -188,6 +188,14 @@ def open_records(
     return Splits(records.subset(rest), records.subset(held), held_out=True)
 
 
+def file_records(root: Path, files: Sequence[str], labels: Tensor, classes: list[str]) -> Records:
+    """Records of files that are known by name: ``files [N]`` relative to ``root``, ``labels [N]`` int64."""
+    from datasets import Dataset
+
+    table = Dataset.from_dict({"file": list(files)}).with_format("arrow")
+    return Records(table, torch.arange(len(files)), labels, classes, root, str(root))
+
+
 def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Hold out ``ceil(share * N)`` of ``N`` samples at random, each class in proportion.
 

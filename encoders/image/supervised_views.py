@@ -18,13 +18,15 @@ class ClassificationViews(nn.Module):
         size: side ``S`` in pixels. Testing resizes the shorter side to ``256 / 224 S`` and takes the
             centre.
         crop_scale: range of the crop's area, as a share of the picture's.
+        squeeze: testing squeezes the whole picture to ``S x S`` instead, as Goyal et al., 2019, do for
+            VOC07's SVMs.
     """
 
     draws = 23
 
-    def __init__(self, size: int = 224, crop_scale: tuple[float, float] = (0.08, 1.0)):
+    def __init__(self, size: int = 224, crop_scale: tuple[float, float] = (0.08, 1.0), squeeze: bool = False):
         super().__init__()
-        self.size, self.crop_scale = size, crop_scale
+        self.size, self.crop_scale, self.squeeze = size, crop_scale, squeeze
 
     def decode(self, raw: bytes | np.ndarray) -> Tensor:
         """Any picture to uint8 ``[3, H, W]``."""
@@ -45,7 +47,9 @@ class ClassificationViews(nn.Module):
         return self.clean_batch(ops.flip_where(data, parameters["flip"]))
 
     def clean(self, decoded: Tensor) -> Tensor:
-        """Resized and centre-cropped, uint8 ``[3, S, S]``."""
+        """Resized and centre-cropped, or squeezed, uint8 ``[3, S, S]``."""
+        if self.squeeze:
+            return ops.from_pil(ops.to_pil(decoded).resize((self.size, self.size), Image.Resampling.BILINEAR))
         return ops.resize_and_centre(decoded, self.size, Image.Resampling.BILINEAR)
 
     def clean_batch(self, data: Tensor) -> Tensor:

@@ -49,3 +49,9 @@ def test_training_is_a_resized_crop_and_a_flip(picture):
     plain = views.clean_batch(data)
     for i, flipped in enumerate(parameters["flip"].tolist()):
         torch.testing.assert_close(view[i], plain[i].flip(-1) if flipped else plain[i])
+
+
+def test_testing_squeezes_if_asked(picture):
+    views = ClassificationViews(size=32, squeeze=True)
+    theirs = picture.resize((32, 32), Image.Resampling.BILINEAR)
+    assert torch.equal(views.clean(ops.from_pil(picture)), ops.from_pil(theirs))
