@@ -41,12 +41,20 @@ class TorchvisionEncoder(nn.Module):
             about 32 pixels (SimCLR, Chen et al., 2020, appendix B.9).
         zero_init_residual: ResNets only: every residual branch starts at zero, as in the reference
             code of Barlow Twins. Other networks have no such choice and ignore it.
+        width: ResNets only: channels of the stem, 64 as published; all layers are scaled with it.
 
     Raises:
-        ValueError: unknown name, no linear head, or ``small_stem`` with another network.
+        ValueError: unknown name, no linear head, a ``width`` that is not positive, or ``small_stem`` or
+            ``width`` with another network.
     """
 
-    def __init__(self, name: str = "resnet50", small_stem: bool = False, zero_init_residual: bool = True):
+    def __init__(
+        self,
+        name: str = "resnet50",
+        small_stem: bool = False,
+        zero_init_residual: bool = True,
+        width: int = 64,
+    ):
         super().__init__()
         known = torchvision.models.list_models(module=torchvision.models)
         if name not in known:
@@ -54,6 +62,8 @@ class TorchvisionEncoder(nn.Module):
         is_resnet = torchvision.models.get_model_builder(name).__module__.endswith(".resnet")
         if small_stem and not is_resnet:
             raise ValueError(f"small_stem is for ResNets, not for {name}")
+        if width != 64 and not (is_resnet and width > 0):
+            raise ValueError(f"width is for ResNets, and positive: not {width} for {name}")
         options: dict[str, Any] = {"zero_init_residual": zero_init_residual} if is_resnet else {}
         if name in ("googlenet", "inception_v3"):
             # Their auxiliary heads make the output of training a tuple; init_weights unset warns.
@@ -61,8 +71,11 @@ class TorchvisionEncoder(nn.Module):
         self.name = name
         self.module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
         self.features_dim = _take_off_head(self.module, name)
+        if width != 64:
+            self.features_dim = self.features_dim * width // 64
+            _scale_channels(self.module, width)
         if small_stem:
-            stem = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+            stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
             nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
             self.module.set_submodule("conv1", stem, strict=True)
             self.module.set_submodule("maxpool", nn.Identity(), strict=True)
@@ -70,6 +83,28 @@ class TorchvisionEncoder(nn.Module):
     def forward(self, view: Tensor) -> Tensor:
         """``[B, 3, H, W]`` to ``[B, features_dim]``."""
         return self.module(view)
+
+
+def _scale_channels(resnet: nn.Module, width: int) -> None:
+    """Replace a ResNet's convolutions and norms by ``width / 64`` as wide ones, initialised alike."""
+    for path, layer in list(resnet.named_modules()):
+        old: Any = layer
+        new: nn.Module
+        if isinstance(layer, nn.Conv2d):
+            n_in = old.in_channels if old.in_channels == 3 else old.in_channels * width // 64
+            groups = old.groups if old.groups == 1 else old.groups * width // 64
+            new = nn.Conv2d(
+                n_in, old.out_channels * width // 64, old.kernel_size, old.stride, old.padding, old.dilation,
+                groups, bias=False,
+            )  # fmt: skip
+            nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(layer, nn.BatchNorm2d):
+            new = nn.BatchNorm2d(old.num_features * width // 64)
+            # The last norm of a residual branch starts at zero, where the original's does.
+            nn.init.constant_(new.weight, old.weight[0].item())
+        else:
+            continue
+        resnet.set_submodule(path, new, strict=True)
 
 
 class TimmEncoder(nn.Module):

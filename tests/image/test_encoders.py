@@ -149,3 +149,28 @@ def test_conv_net_keeps_its_layout_when_loaded():
 def test_wrong_conv_net(arguments, message):
     with pytest.raises(ValueError, match=message):
         ConvNet(**arguments)
+
+
+@pytest.mark.parametrize(("name", "width", "dim"), [("resnet18", 16, 128), ("resnet50", 8, 256)])
+def test_narrow_resnets(name, width, dim):
+    """Every layer in proportion, and each weight as spread as torchvision's of that fan-out."""
+    torch.manual_seed(0)
+    encoder, published = TorchvisionEncoder(name, width=width), TorchvisionEncoder(name)
+    assert encoder.features_dim == dim
+    check_representation(encoder, encoder(torch.randn(2, 3, 64, 64)))
+    pairs = zip(encoder.module.named_parameters(), published.module.named_parameters(), strict=True)
+    for (key, ours), (theirs_key, theirs) in pairs:
+        assert key == theirs_key
+        assert ours.shape[0] * 64 == theirs.shape[0] * width
+        if ours.ndim == 4:
+            fan_out = ours.shape[0] * ours.shape[2] * ours.shape[3]
+            assert ours.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.2)
+        else:
+            assert ours.unique().tolist() == theirs.unique().tolist()  # zero where a branch ends
+    assert TorchvisionEncoder(name, small_stem=True, width=width).module.conv1.out_channels == width
+
+
+@pytest.mark.parametrize(("name", "width"), [("vgg11", 16), ("resnet18", 0)])
+def test_wrong_width(name, width):
+    with pytest.raises(ValueError, match=f"not {width} for {name}"):
+        TorchvisionEncoder(name, width=width)
