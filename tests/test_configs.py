@@ -4,25 +4,81 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from bt_multimodal import classify
+from bt_multimodal import classify, svm_evaluation
 from bt_multimodal.cli import _parser
 from bt_multimodal.optim import schedule
 from bt_multimodal.pretraining import Pretraining
+from tasks import image_detect
 
-CONFIGS = sorted(Path("configs").rglob("*.yaml"))
+CONFIGS = sorted(path for path in Path("configs").rglob("*.yaml") if "ablations" not in str(path.parent))
+ABLATIONS = sorted(Path("configs/image").glob("ablations*/*.yaml"))
+TASKS = {"tasks/image_classify.py": classify._parser, "tasks/image_svm.py": svm_evaluation._parser,
+         "tasks/image_detect.py": image_detect.parser}  # fmt: skip
+
+
+def parser_of(path):
+    """The parser of the task that a config's header names, and the keys that it needs beside."""
+    header = path.read_text()
+    for task, make in TASKS.items():
+        if task in header:
+            return make(), ["--encoder", "runs/some"]
+    return _parser(), []
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_config_parses_and_has_a_header(path):
-    classifier = "tasks/image_classify.py" in path.read_text()
-    required = ["--encoder", "runs/some"] if classifier else []
-    parser = classify._parser() if classifier else _parser()
+    parser, required = parser_of(path)
     config = parser.parse_args(["--config", str(path), *required])
     assert config.data.batch_size >= 2
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     for word in ("command:", "hardware:", "time:", "expected:"):
         assert any(word in line for line in header), word
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_an_ablation_changes_what_it_names_and_nothing_else(path):
+    base = "imagenet_resnet50_300ep" if path.parent.name == "ablations" else "ablations_miniature"
+    parser, base = _parser(), f"configs/image/{base}.yaml"
+    was = parser.parse_args(["--config", base])
+    now = parser.parse_args(["--config", base, "--config", str(path)])
+    changed = {key for key in {*was.keys(), *now.keys()} if was.get(key) != now.get(key)} - {"config"}
+    kind = path.stem.partition("_")[0]
+    allowed = {
+        "loss": ("model.loss", "model.projector_batch_norm"),
+        "lambd": ("model.loss.init_args.lambd",),
+        "asymmetry": ("model.stop_gradient", "model.predictor"),
+        "projector": ("model.projector",),
+        "views": ("views.init_args",),
+        "batch": ("data.batch_size",),
+    }[kind]
+    assert changed
+    assert all(key.startswith(allowed) for key in changed), changed
+    assert "# paper: " in path.read_text()
+    if kind == "batch" and now.data.batch_size != 2048:
+        assert now.data.batch_size in now.model.lr_by_batch
+    if kind == "projector" and "width" in path.stem:
+        assert now.model.projector == [*was.model.projector[:-1], int(path.stem.split("_")[-1])]
+
+
+def test_ablations_are_built():
+    parser, base = _parser(), "configs/image/ablations_miniature.yaml"
+
+    def built(name):
+        config = parser.parse_args(["--config", base, "--config", f"configs/image/ablations/{name}.yaml"])
+        parts = parser.instantiate(config)
+        return Pretraining(views=parts.views, **parts.model.as_dict())
+
+    both = built("asymmetry_both").twins
+    assert both.stop_gradient
+    widths = [layer.out_features for layer in both.predictor.modules() if isinstance(layer, nn.Linear)]
+    assert widths == [512, 512]
+    none = built("loss_no_batchnorm_no_normalisation").twins
+    assert not any(isinstance(layer, nn.BatchNorm1d) for layer in none.projector.modules())
+    # What the base says of the loss holds in its variants.
+    assert (none.loss.normalise, none.loss.lambd, none.predictor) == ("none", 0.03, None)
+    assert built("loss_cross_entropy").twins.loss.lambd == 1.0
 
 
 def test_the_reference_recipe():
