@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint format bench wheel-check clean
+.PHONY: demo test lint format bench miniature ablations wheel-check clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tasks/image_pretrain.py fit --config configs/image/digits.yaml
@@ -24,6 +24,20 @@ format: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/loss.py
+
+# Labelled photographs, as in tasks/image_pretrain.py; CIFAR-10 in the figures that are given.
+SOURCE ?= ../shared/data/cifar10
+
+miniature: $(INSTALLED)
+	$(BIN)/python tasks/image_miniature.py --data.source $(SOURCE)
+
+OVER := configs/image/ablations
+ablations: $(INSTALLED)
+	$(BIN)/python tasks/image_miniature.py --data.source $(SOURCE) --seeds
+	$(BIN)/python tasks/image_ablations.py --base configs/image/ablations_miniature.yaml \
+		--out runs/ablations --processes 2 \
+		--ablations $(wildcard $(OVER)/loss_*.yaml $(OVER)/asymmetry_*.yaml $(OVER)_miniature/*.yaml) \
+		$(OVER)/views_no_crop.yaml $(OVER)/views_no_jitter.yaml $(OVER)/views_crop_only.yaml
 
 # The wheel alone trains a custom encoder, with neither encoders/ nor tasks/ in reach.
 wheel-check: $(INSTALLED)

@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from bt_multimodal.probes import few_labels
 from bt_multimodal.records import DataError, Records, Splits
 from encoders.image import ops
 from encoders.image.modality import IMAGES
@@ -69,7 +68,7 @@ def make_folder(splits: Splits, folder: Path, per_class: tuple[int, int] = (1000
                 (folder / file).write_text("\n".join(names) + "\n")
 
 
-def make_scenes(splits: Splits, folder: Path, counts: tuple[int, int] = (600, 300), seed: int = 0) -> None:
+def make_scenes(splits: Splits, folder: Path, counts: tuple[int, int] = (600, 300), seed: int = 1) -> None:
     """Write a VOC devkit's year: scenes of 1 to 3 pasted pictures, ``trainval`` and ``test``.
 
     A scene has 128 x 128 pixels, its background smooth colours and noise; objects do not overlap.
@@ -99,10 +98,14 @@ def make_scenes(splits: Splits, folder: Path, counts: tuple[int, int] = (600, 30
 
 
 def _by_class(records: Records, count: int) -> list[list[int]]:
-    try:
-        return few_labels(records.labels, count, draw=0).view(-1, count).tolist()
-    except ValueError as error:
-        raise DataError(str(error)) from error
+    """The first ``count`` records of every class."""
+    indices = [
+        (records.labels == label).nonzero()[:count, 0].tolist() for label in range(len(records.classes))
+    ]
+    for name, found in zip(records.classes, indices, strict=True):
+        if len(found) < count:
+            raise DataError(f"class {name!r} has {len(found)} pictures, {count} are needed")
+    return indices
 
 
 def _picture(records: Records, i: int) -> Image.Image:

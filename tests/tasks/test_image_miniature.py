@@ -49,6 +49,13 @@ def test_the_chain(tmp_path, monkeypatch):
         miniature.chain(tmp_path, [7])
 
 
+def test_the_data_alone(tmp_path, capsys):
+    for name in ("pictures", "VOC2007"):
+        (tmp_path / name).mkdir()
+    assert miniature.main(["--data.source", "anything", "--out", str(tmp_path), "--seeds"]) == 0
+    assert capsys.readouterr().out == f"the data are in {tmp_path}\n"
+
+
 def test_wrong_source(tmp_path, capsys):
     assert miniature.main(["--data.source", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
     assert "none' does not exist" in capsys.readouterr().err
