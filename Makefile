@@ -27,15 +27,16 @@ bench: $(INSTALLED)
 
 # Labelled photographs, as in tasks/image_pretrain.py; CIFAR-10 in the figures that are given.
 SOURCE ?= ../shared/data/cifar10
+SEEDS ?= 0 1 2
 
 miniature: $(INSTALLED)
-	$(BIN)/python tasks/image_miniature.py --data.source $(SOURCE)
+	$(BIN)/python tasks/image_miniature.py --data.source $(SOURCE) --seeds $(SEEDS)
 
 OVER := configs/image/ablations
 ablations: $(INSTALLED)
 	$(BIN)/python tasks/image_miniature.py --data.source $(SOURCE) --seeds
 	$(BIN)/python tasks/image_ablations.py --base configs/image/ablations_miniature.yaml \
-		--out runs/ablations --processes 2 \
+		--out runs/ablations --processes 2 --seeds $(SEEDS) \
 		--ablations $(wildcard $(OVER)/loss_*.yaml $(OVER)/asymmetry_*.yaml $(OVER)_miniature/*.yaml) \
 		$(OVER)/views_no_crop.yaml $(OVER)/views_no_jitter.yaml $(OVER)/views_crop_only.yaml
 

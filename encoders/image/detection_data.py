@@ -5,7 +5,7 @@ A picture's shorter side becomes one of several sizes, unless the longer would p
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from bt_multimodal.decoding import DecodedRecords
 from bt_multimodal.draws import uniforms
-from bt_multimodal.records import Records
+from bt_multimodal.records import file_records
 from encoders.image import ops
 from encoders.image.annotations import Picture, masks
 
@@ -28,27 +28,10 @@ class Pictures(NamedTuple):
     at: list[int]
 
 
-class _Files:
-    """Pictures' files as `DecodedRecords` takes them; the label of one is its own index."""
-
-    def __init__(self, paths: Sequence[Path]):
-        self._paths = list(paths)
-        self.labels, self.classes = torch.arange(len(paths)), list[str]()
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def raw(self, i: int) -> bytes:
-        return self._paths[i].read_bytes()
-
-    def name(self, i: int) -> str:
-        return str(self._paths[i])
-
-
 def decoded(pictures: Sequence[Picture]) -> DecodedRecords:
     """The pixels, uint8 ``[3, H, W]``, under the policy for damaged records; labels are indices."""
-    files = cast(Records, _Files([picture.path for picture in pictures]))
-    return DecodedRecords(files, ops.decode_rgb)
+    files = [str(picture.path) for picture in pictures]
+    return DecodedRecords(file_records(Path(), files, torch.arange(len(files)), []), ops.decode_rgb)
 
 
 def resized(picture: Tensor, short: int, longest: int) -> Tensor:

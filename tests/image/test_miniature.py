@@ -7,7 +7,7 @@ from PIL import Image
 
 from bt_multimodal.records import DataError
 from encoders.image.annotations import open_annotated
-from encoders.image.miniature import make_folder, make_miniature, make_scenes
+from encoders.image.miniature import _scene, make_folder, make_miniature, make_scenes
 from encoders.image.modality import IMAGES
 from encoders.image.voc import open_voc
 
@@ -47,7 +47,7 @@ def test_a_folder_like_imagenets(splits, tmp_path):
 
 
 def test_scenes_like_vocs(splits, tmp_path):
-    make_scenes(splits, tmp_path, counts=(12, 6))
+    make_scenes(splits, tmp_path, counts=(12, 6), seed=1)
     train, test = open_annotated(str(tmp_path), "trainval", "test")
     assert (len(train.pictures), len(test.pictures), train.classes) == (12, 6, ["blue", "red"])
     assert {len(picture.boxes) for picture in train.pictures} == {1, 2, 3}
@@ -64,6 +64,9 @@ def test_scenes_like_vocs(splits, tmp_path):
             if x1 >= 4 and len(picture.boxes) == 1:  # and it ends where the box does
                 beside = pixels[y1 + 4 : y2 - 4, x1 - 4 : x1 - 1].mean((0, 1))
                 assert abs(beside - inside).max() > 20
+    _, boxes, labels = _scene(splits.train, np.random.default_rng(1))
+    assert train.pictures[0].boxes.tolist() == [[*box] for box in boxes]
+    assert train.pictures[0].labels.tolist() == [label + 1 for label in labels]
     first, second = open_voc(tmp_path)
     for split, annotated in ((first, train), (second, test)):
         present = [[label in picture.labels for label in (1, 2)] for picture in annotated.pictures]
