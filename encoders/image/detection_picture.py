@@ -20,7 +20,7 @@ def draw_detections(
     pictures: Sequence[Picture], found: Sequence[Found], classes: Sequence[str], path: Path
 ) -> None:
     """Write pictures in two rows: above with their objects, below with the detections of a score of 0.5
-    or more, and masks where there are any.
+    or more, or the surest one alone where there is none, and masks where there are any.
 
     Args:
         pictures, found: the same pictures in the same order.
@@ -32,7 +32,8 @@ def draw_detections(
         names = [classes[k - 1] for k in picture.labels.tolist()]
         segments = [run_lengths(s, picture.size) for s in picture.segments or ()]
         above.append(_drawn(whole, picture.boxes, names, segments, "lime"))
-        sure = (own.scores >= _SURE).nonzero().flatten().tolist()
+        least = min(_SURE, float(own.scores.max())) if len(own.scores) else _SURE
+        sure = (own.scores >= least).nonzero().flatten().tolist()
         names = [f"{classes[int(own.labels[k]) - 1]} {own.scores[k]:.2f}" for k in sure]
         segments = [own.masks[k] for k in sure] if own.masks is not None else []
         below.append(_drawn(whole, own.boxes[sure], names, segments, "orange"))
@@ -49,6 +50,9 @@ def _drawn(picture: Tensor, boxes: Tensor, names: list[str], segments: list, col
     full = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1)
     if full.any():
         kept = [name for name, keep in zip(names, full.tolist(), strict=True) if keep]
-        small = draw_bounding_boxes(small, boxes[full], kept, colors=colour, width=2)
+        small = draw_bounding_boxes(
+            small, boxes[full], kept, colors=colour, width=2, fill_labels=True, label_colors="black",
+            label_background_colors=colour,
+        )  # fmt: skip
     rows, columns = small.shape[1:]
     return torch.nn.functional.pad(small, (0, _SIDE - columns, 0, _SIDE - rows))
