@@ -33,12 +33,13 @@ miniature: $(INSTALLED)
 	$(BIN)/python tasks/image_miniature.py --data.source $(SOURCE) --seeds $(SEEDS)
 
 OVER := configs/image/ablations
+VIEWS := no_crop no_jitter crop_only
 ablations: $(INSTALLED)
 	$(BIN)/python tasks/image_miniature.py --data.source $(SOURCE) --seeds
 	$(BIN)/python tasks/image_ablations.py --base configs/image/ablations_miniature.yaml \
 		--out runs/ablations --processes 2 --seeds $(SEEDS) \
 		--ablations $(wildcard $(OVER)/loss_*.yaml $(OVER)/asymmetry_*.yaml $(OVER)_miniature/*.yaml) \
-		$(OVER)/views_no_crop.yaml $(OVER)/views_no_jitter.yaml $(OVER)/views_crop_only.yaml
+		$(VIEWS:%=$(OVER)/views_%.yaml) $(OVER)/lambd_0.002.yaml $(OVER)/batch_128.yaml $(OVER)/batch_512.yaml
 
 # The wheel alone trains a custom encoder, with neither encoders/ nor tasks/ in reach.
 wheel-check: $(INSTALLED)

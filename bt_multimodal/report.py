@@ -153,7 +153,8 @@ def over_runs(paths: Sequence[Path]) -> Comparison:
 
 def format_table(rows: Mapping[str, Mapping[str, tuple[float, float | None]]], measure: str) -> str:
     """Figures in per cent: a row per representation, a column per probe, mean +- std over draws."""
-    columns = list(dict.fromkeys(name for cells in rows.values() for name in cells))
+    fullest_first = sorted(rows.values(), key=len, reverse=True)
+    columns = list(dict.fromkeys(name for cells in fullest_first for name in cells))
     cells = [[measure, *columns]]
     for name, values in rows.items():
         texts = [name]

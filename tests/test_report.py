@@ -22,11 +22,11 @@ def test_a_comparison_reads_as_a_table():
 
 
 def test_what_was_not_measured_is_left_open(tmp_path):
-    rows = {"a": {"AP50": (1.0, 0.5)}, "b": {"AP50": (2.0, None), "paper": (3.0, None)}}
+    rows = {"a": {"AP50": (1.0, 0.5)}, "b": {"AP": (4.0, None), "AP50": (2.0, None), "paper": (3.0, None)}}
     lines = str(Comparison("title", rows, "AP in %")).splitlines()
-    assert lines[1].split() == ["AP", "in", "%", "AP50", "paper"]
+    assert lines[1].split() == ["AP", "in", "%", "AP", "AP50", "paper"]  # as the fullest row has them
     assert lines[3].split() == ["a", "1.0", "±", "0.5"]
-    assert lines[4].split() == ["b", "2.0", "3.0"]
+    assert lines[4].split() == ["b", "4.0", "2.0", "3.0"]
     save_comparison(tmp_path, Comparison("title", rows, "AP in %"))
     assert load_comparison(tmp_path).measure == "AP in %"
 
