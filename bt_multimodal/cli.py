@@ -58,6 +58,12 @@ _UNKNOWN = (
     re.compile(r"unrecognized arguments: --(?P<key>[\w.]+)"),
     re.compile(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'"),
 )
+# One that fits none of several types: what was wrong with the class that was asked for.
+_UNION = re.compile(
+    r'Parser key "(?P<key>[\w.]+)": .*?Does not validate against any of the Union subtypes.*?'
+    r"Problem with given class_path '(?P<path>[^']+)': "
+    r"(?P<problem>.+?)(?: - (?:Problem|Expected)| Given value type)"
+)
 _UNKNOWN_ARGUMENT = re.compile(r"(?:Option|Key) '[\w.]+' is not (?:accepted|expected)")
 
 
@@ -69,6 +75,8 @@ def _explain(parser: "ArgumentParser", error: Exception) -> str:
             "accumulate_grad_batches would average small correlation matrices, which is another objective; "
             "use a larger batch_size"
         )
+    if found := _UNION.search(text):
+        text = "{key}: {path}: {problem}".format(**found.groupdict())
     for pattern in _UNKNOWN:
         if found := pattern.search(text):
             key = ".".join(found.groupdict().values())

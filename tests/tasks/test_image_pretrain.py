@@ -121,6 +121,10 @@ WRONG = {
     "accumulate": (["--trainer.accumulate_grad_batches", "2"], "another objective"),
     "accumulate in a file": (["--config", "{tmp}/accumulate.yaml"], "another objective"),
     "form": (["--model.loss.form", "grim"], "grim"),
+    "one of two kinds of loss": (
+        ["--model.loss.lamb", "0"],
+        "error: model.loss: bt_multimodal.BarlowTwinsLoss: Option 'lamb' is not accepted; fit --help",
+    ),
     "unknown command": (["train"], "unknown command"),
 }
 
