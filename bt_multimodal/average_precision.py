@@ -35,7 +35,7 @@ def average_precision(
     if not scores.isfinite().all():
         raise ValueError("scores hold NaN or infinity")
     hits = positive[scores.argsort(descending=True, stable=True)].double().cumsum(0)
-    precision = hits / torch.arange(1, len(hits) + 1)
+    precision = hits / torch.arange(1, len(hits) + 1, device=hits.device)
     envelope = precision.flip(0).cummax(0).values.flip(0)
     if eleven_point:
         # Recall is compared in whole hits: 0.1 * 3 is no binary fraction.
