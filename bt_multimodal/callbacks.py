@@ -10,8 +10,8 @@ import lightning.pytorch as pl
 import torch
 from tqdm import tqdm
 
-from bt_multimodal.cli import TrainingFailedError
 from bt_multimodal.datamodule import TwinData
+from bt_multimodal.errors import TrainingFailedError
 from bt_multimodal.features import extract_features
 from bt_multimodal.pretraining import Pretraining
 from bt_multimodal.probes import accuracy, dead_dimensions, effective_rank, knn

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bt_multimodal.errors import TrainingFailedError
+
 if TYPE_CHECKING:
     import lightning.pytorch as pl
     from jsonargparse import ArgumentParser, Namespace
@@ -23,10 +25,6 @@ if TYPE_CHECKING:
 
 
 _RUN_DIR = "BT_MULTIMODAL_RUN_DIR"
-
-
-class TrainingFailedError(RuntimeError):
-    """Training went wrong in a way that has a name; the message is one line."""
 
 
 @dataclass

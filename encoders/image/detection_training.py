@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from bt_multimodal.cli import TrainingFailedError
 from bt_multimodal.data import GlobalBatches, training_loader
+from bt_multimodal.errors import TrainingFailedError
 from encoders.image.annotations import open_annotated
 from encoders.image.detection_data import Pictures, TestPictures, TrainPictures, run_length
 from encoders.image.detection_metrics import Found, coco_ap, voc_ap
