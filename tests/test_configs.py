@@ -47,7 +47,7 @@ def test_an_ablation_changes_what_it_names_and_nothing_else(path):
     kind = path.stem.partition("_")[0]
     allowed = {
         "loss": ("model.loss", "model.projector_batch_norm"),
-        "lambd": ("model.loss.init_args.lambd",),
+        "lambd": ("model.loss.init_args.lambd", "model.projector"),
         "asymmetry": ("model.stop_gradient", "model.predictor"),
         "projector": ("model.projector",),
         "views": ("views.init_args",),
