@@ -6,7 +6,14 @@ Nothing heavy is imported until there is something to do: Lightning alone takes 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from bt_multimodal.cli import base_parser, choose_run_dir, last_checkpoint, make_trainer, run_command
+from bt_multimodal.cli import (
+    add_encoder,
+    base_parser,
+    choose_run_dir,
+    last_checkpoint,
+    make_trainer,
+    run_command,
+)
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -30,10 +37,7 @@ def _parser() -> "ArgumentParser":
     from bt_multimodal.labelled import LabelledData
 
     parser = base_parser()
-    parser.add_argument("--encoder", type=str, required=True, help="run directory or encoder.safetensors")
-    parser.add_argument(
-        "--fresh", type=bool, default=False, help="with fresh weights: the untrained baseline"
-    )
+    add_encoder(parser)
     parser.add_subclass_arguments(nn.Module, "views", required=True)
     own = {"views", "encoder", "classes"}
     parser.add_class_arguments(Classification, "model", skip=own, instantiate=False)
@@ -50,14 +54,13 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
     from bt_multimodal.report import Comparison, save_comparison
 
     run = choose_run_dir(config)
-    checkpoint = last_checkpoint(run)
     torch.manual_seed(config.seed)
     encoder = load_encoder(config.encoder, weights=not config.fresh).encoder
     views = parser.instantiate(config).views
     data = LabelledData(views=views, modality=modality, seed=config.seed, **config.data.as_dict())
     model = Classification(views, encoder, data.train.classes, **config.model.as_dict())
     trainer = make_trainer(parser, config, run, num_sanity_val_steps=0)
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint.is_file() else None)
+    trainer.fit(model, datamodule=data, ckpt_path=last_checkpoint(run))
     trainer.validate(model, datamodule=data, verbose=False)
     one, five, n = model.accuracies()
     if not trainer.is_global_zero:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 _RUN_DIR = "BT_MULTIMODAL_RUN_DIR"
+_CHECKPOINTS = "checkpoints"
 
 
 @dataclass
@@ -116,6 +117,14 @@ def base_parser() -> "ArgumentParser":
     return parser
 
 
+def add_encoder(parser: "ArgumentParser") -> None:
+    """The keys of a task that starts from an exported encoder."""
+    parser.add_argument("--encoder", type=str, required=True, help="run directory or encoder.safetensors")
+    parser.add_argument(
+        "--fresh", type=bool, default=False, help="with fresh weights: the untrained baseline"
+    )
+
+
 def choose_run_dir(config: "Namespace") -> Path:
     """The run's directory, the same on every rank.
 
@@ -131,14 +140,15 @@ def choose_run_dir(config: "Namespace") -> Path:
             os.environ[_RUN_DIR] = f"runs/{stem}/{time.strftime('%Y%m%d-%H%M%S')}"
         run = Path(os.environ[_RUN_DIR])
     first = "LOCAL_RANK" not in os.environ
-    if first and run.is_dir() and any(run.iterdir()) and not last_checkpoint(run).is_file():
+    if first and run.is_dir() and any(run.iterdir()) and not last_checkpoint(run):
         raise ValueError(f"{run} is not empty and holds no checkpoint to continue from")
     return run
 
 
-def last_checkpoint(run: Path) -> Path:
-    """Where a run's last checkpoint is, if there is one."""
-    return run / "checkpoints" / "last.ckpt"
+def last_checkpoint(run: Path) -> Path | None:
+    """A run's last checkpoint, if there is one."""
+    path = run / _CHECKPOINTS / "last.ckpt"
+    return path if path.is_file() else None
 
 
 def make_trainer(parser: "ArgumentParser", config: "Namespace", run: Path, **options: Any) -> "pl.Trainer":
@@ -150,7 +160,7 @@ def make_trainer(parser: "ArgumentParser", config: "Namespace", run: Path, **opt
     import lightning.pytorch as pl
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    checkpoints = ModelCheckpoint(last_checkpoint(run).parent, save_last=True, save_top_k=0)
+    checkpoints = ModelCheckpoint(run / _CHECKPOINTS, save_last=True, save_top_k=0)
     trainer = pl.Trainer(
         **{**config.trainer.as_dict(), **options, "callbacks": [*options.get("callbacks", []), checkpoints]},
         default_root_dir=run,
@@ -241,7 +251,6 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
     from bt_multimodal.report import compare, plot_curves, plot_features, save_comparison
 
     run = choose_run_dir(config)
-    checkpoint = last_checkpoint(run)
     torch.manual_seed(config.seed)
     parts = parser.instantiate(config)
     model = Pretraining(views=parts.views, **parts.model.as_dict())
@@ -265,7 +274,7 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
         return [extract_features(encoder, data.views, part, device=model.device) for part in both]
 
     before = features() if trainer.is_global_zero and data.labelled and config.probe.table else None
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint.is_file() else None)
+    trainer.fit(model, datamodule=data, ckpt_path=last_checkpoint(run))
     if not trainer.is_global_zero:
         return 0
     export_encoder(run / "encoder.safetensors", encoder, _spec(config.model.encoder), _spec(config.views))

@@ -15,7 +15,8 @@ from bt_multimodal.cli import fail
 if TYPE_CHECKING:
     from bt_multimodal.data import Modality
     from bt_multimodal.features import FeatureTable
-    from bt_multimodal.records import Splits
+    from bt_multimodal.records import Records
+    from bt_multimodal.views import AugmentationSet
 
 
 def _parser(doc: str) -> argparse.ArgumentParser:
@@ -62,19 +63,23 @@ def probe(doc: str, modality: "Callable[[], Modality]", argv: Sequence[str] | No
 
 def representations(
     encoder: str | Path,
-    splits: "Splits",
+    records: "Sequence[Records]",
     modality: "Modality",
     raw: bool = True,
     untrained: bool = True,
     device: str = "cpu",
+    views: "AugmentationSet | None" = None,
+    batch_size: int = 256,
 ) -> "dict[str, list[FeatureTable]]":
-    """What an exported encoder makes of the training and of the test records, by name.
+    """What an exported encoder makes of several sets of records, by name.
 
     Args:
         encoder: run directory or ``encoder.safetensors``.
         raw: beside it the modality's raw features.
         untrained: beside it the same class with fresh weights.
         device: where to run.
+        views: whose ``clean`` views it is given; those it was trained with by default.
+        batch_size: samples that go through the encoder at once.
 
     Raises:
         ValueError: no such encoder, one that does not take these records, or too many damaged.
@@ -85,15 +90,16 @@ def representations(
     from bt_multimodal.decoding import DecodedRecords
     from bt_multimodal.features import extract_features, raw_features
 
-    trained, views = load_encoder(encoder)
-    parts = [DecodedRecords(records, views.decode) for records in (splits.train, splits.test)]
+    trained, own_views = load_encoder(encoder)
+    given = own_views if views is None else views
+    parts = [DecodedRecords(part, given.decode) for part in records]
 
     def features(encoder: nn.Module) -> "list[FeatureTable]":
-        return [extract_features(encoder, views, part, device=device) for part in parts]
+        return [extract_features(encoder, given, part, batch_size, device) for part in parts]
 
     tables = {}
     if raw:
-        tables[modality.raw] = [raw_features(views, part, modality.raw_features) for part in parts]
+        tables[modality.raw] = [raw_features(given, part, modality.raw_features) for part in parts]
     if untrained:
         tables["untrained encoder"] = features(load_encoder(encoder, weights=False).encoder)
     return {**tables, "trained encoder": features(trained)}
@@ -117,7 +123,7 @@ def _evaluate(arguments: argparse.Namespace, modality: "Modality") -> str:
         test_split=arguments.test_split,
         require_labels=True,
     )
-    tables = representations(arguments.encoder, splits, modality, device=arguments.device)
+    tables = representations(arguments.encoder, splits[:2], modality, device=arguments.device)
     report = compare(
         tables, modality.unit, splits.held_out,
         per_class=arguments.per_class, draws=arguments.draws, k=arguments.k, seed=arguments.seed,

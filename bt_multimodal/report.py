@@ -127,6 +127,11 @@ def load_comparison(run: Path) -> Comparison:
     return Comparison(**json.loads((run / "table.json").read_text()))
 
 
+def spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation; ``None`` for that of a single value."""
+    return mean(values), stdev(values) if len(values) > 1 else None
+
+
 def over_runs(paths: Sequence[Path]) -> Comparison:
     """Mean and sample standard deviation of every figure over several runs, such as seeds.
 
@@ -145,8 +150,7 @@ def over_runs(paths: Sequence[Path]) -> Comparison:
             raise ValueError(f"{path} measured something else than {paths[0]}: {run.title}; {first.title}")
     rows: dict[str, dict[str, tuple[float, float | None]]] = {}
     for name, cells in first.rows.items():
-        values = {column: [run.rows[name][column][0] for run in runs] for column in cells}
-        rows[name] = {column: (mean(of), stdev(of)) for column, of in values.items()}
+        rows[name] = {column: spread([run.rows[name][column][0] for run in runs]) for column in cells}
     title = f"{first.title}; mean ± standard deviation of {len(runs)} runs"
     return first._replace(title=title, rows=rows)
 

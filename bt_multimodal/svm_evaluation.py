@@ -14,7 +14,7 @@ from bt_multimodal.svm_probe import COSTS, check_targets, mean_average_precision
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from bt_multimodal.data import Modality
     from bt_multimodal.records import Records
@@ -100,9 +100,7 @@ def _parser() -> "ArgumentParser":
 def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality", open_splits: Open) -> int:
     import torch
 
-    from bt_multimodal.checkpoint import load_encoder
-    from bt_multimodal.decoding import DecodedRecords
-    from bt_multimodal.features import FeatureTable, extract_features, raw_features
+    from bt_multimodal.evaluation import representations
     from bt_multimodal.report import Comparison, save_comparison
 
     run = Path(config.run_dir) if config.run_dir else None
@@ -113,23 +111,18 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality", op
     classes = train.records.classes
     check_targets(train.targets, "training", svm.folds, classes=classes)  # before long work
     check_targets(test.targets, "test", classes=classes)
-    torch.manual_seed(config.seed)
-    trained = load_encoder(config.encoder).encoder
-    untrained = load_encoder(config.encoder, weights=False).encoder
-    views = parser.instantiate(config).views
-    parts = [DecodedRecords(part.records, views.decode) for part in (train, test)]
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-
-    def features(encoder: "nn.Module") -> list[FeatureTable]:
-        return [extract_features(encoder, views, part, data.batch_size, device) for part in parts]
-
+    torch.manual_seed(config.seed)
+    tables = representations(
+        config.encoder, (train.records, test.records), modality,
+        device=device, views=parser.instantiate(config).views, batch_size=data.batch_size,
+    )  # fmt: skip
     rows: dict[str, dict[str, tuple[float, float | None]]] = {}
     svms: dict[str, dict[str, Any]] = {}
 
-    def probe(name: str, tables: list[FeatureTable]) -> None:
-        fitted, tested = tables
+    for name, (fitted, tested) in tables.items():
         targets = test.targets[tested.labels]  # damaged records are left out of both tables
         found = svm_probe(
             fitted.features, train.targets[fitted.labels], tested.features,
@@ -143,11 +136,7 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality", op
         figures = torch.stack(columns, dim=1).tolist()
         svms[name] = {of: dict(zip(keys, own, strict=True)) for of, own in zip(classes, figures, strict=True)}
 
-    raw = [raw_features(views, part, modality.raw_features) for part in parts]
-    probe(modality.raw, raw)
-    probe("untrained encoder", features(untrained))
-    probe("trained encoder", features(trained))
-    counts = [len(table.labels) for table in raw]
+    counts = [len(table.labels) for table in next(iter(tables.values()))]
     title = f"{counts[1]} test {modality.unit}, {counts[0]} for the SVMs of {len(classes)} classes"
     comparison = Comparison(title, rows, "average precision in %")
     print(comparison)

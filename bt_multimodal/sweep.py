@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def _measure(run: Run, modality: "Modality") -> None:
     keys = ("source", "content_column", "label_column", "train_split", "test_split")
     splits = modality.open(**{key: data.get(key) for key in keys}, require_labels=True)
     torch.manual_seed(run.seed)
-    tables = representations(run.folder, splits, modality, run.raw, run.untrained)
+    tables = representations(run.folder, splits[:2], modality, run.raw, run.untrained)
     save_comparison(run.folder, compare(tables, modality.unit, splits.held_out, per_class=[], seed=run.seed))
 
 
@@ -122,18 +121,18 @@ def sweep(runs: Sequence[Run], modality: "Callable[[], Modality]", processes: in
         modality: a function at the top level of its module giving the `Modality`.
         processes: how many run side by side; they share the CPU's cores.
     """
-    todo = [run for run in runs if not run.ended]
+    left = [run for run in runs if not run.ended]
     threads = max(1, len(os.sched_getaffinity(0)) // processes)
     failed: dict[Path, str] = {}
     # Spawned, and kept: a process that has trained imports nothing for its next run.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(perform, run, modality, threads): run for run in todo}
+        futures = {pool.submit(perform, run, modality, threads): run for run in left}
         for done, future in enumerate(as_completed(futures), start=1):
             run = futures[future]
             if reason := future.result():
                 failed[run.folder] = reason
             print(
-                f"{done}/{len(todo)}  {run.name}, seed {run.seed}" + (f": {reason}" if reason else ""),
+                f"{done}/{len(left)}  {run.name}, seed {run.seed}" + (f": {reason}" if reason else ""),
                 flush=True,
             )
     return failed
@@ -144,7 +143,7 @@ def table(runs: Sequence[Run], ablations: Sequence[Path], base: Path) -> "Compar
 
     Rows without a single run that ended are left out.
     """
-    from bt_multimodal.report import Comparison, load_comparison
+    from bt_multimodal.report import Comparison, load_comparison, spread
 
     figures = {BASELINE: published(base), **{path.stem: published(path) for path in ablations}}
     title, rows = "", {}
@@ -155,8 +154,7 @@ def table(runs: Sequence[Run], ablations: Sequence[Path], base: Path) -> "Compar
             for row, cells in comparison.rows.items():
                 found.setdefault(row, []).append(cells)
         for row, each in found.items():
-            columns = {column: [cells[column][0] for cells in each] for column in each[0]}
-            summary = {c: (mean(of), stdev(of) if len(of) > 1 else None) for c, of in columns.items()}
+            summary = {column: spread([cells[column][0] for cells in each]) for column in each[0]}
             trained = row == "trained encoder"
             if trained and paper is not None:
                 summary["paper"] = (paper, None)

@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bt_multimodal.cli import base_parser, choose_run_dir, last_checkpoint, make_trainer, run_command
+from bt_multimodal.cli import (
+    add_encoder,
+    base_parser,
+    choose_run_dir,
+    last_checkpoint,
+    make_trainer,
+    run_command,
+)
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -34,8 +41,7 @@ def parser() -> "ArgumentParser":
     from encoders.image.detection_training import Detection, DetectionData
 
     made = base_parser()
-    made.add_argument("--encoder", type=str, required=True, help="run directory or encoder.safetensors")
-    made.add_argument("--fresh", type=bool, default=False, help="with fresh weights: the untrained baseline")
+    add_encoder(made)
     made.add_class_arguments(Detection, "model", skip={"encoder", "data"}, instantiate=False)
     made.add_class_arguments(DetectionData, "data", skip={"seed"}, instantiate=False)
     return made
@@ -51,14 +57,13 @@ def fit(made: "ArgumentParser", config: "Namespace") -> int:
     from encoders.image.detection_training import Detection, DetectionData
 
     run = choose_run_dir(config)
-    checkpoint = last_checkpoint(run)
     torch.manual_seed(config.seed)
     encoder = load_encoder(config.encoder, weights=not config.fresh).encoder
     data = DetectionData(seed=config.seed, **config.data.as_dict())
     model = Detection(encoder, data, **config.model.as_dict())
     model.schedule(config.trainer.max_steps)  # refuses what does not fit, before long work
     trainer = make_trainer(made, config, run)
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint.is_file() else None)
+    trainer.fit(model, datamodule=data, ckpt_path=last_checkpoint(run))
     trainer.test(model, datamodule=data, verbose=False)
     if not trainer.is_global_zero:
         return 0

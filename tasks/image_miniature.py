@@ -99,14 +99,8 @@ def perform(step: Step, out: Path, seed: int, more: Sequence[str] = ()) -> dict[
 
     run = out / f"seed{seed}" / (step.name + ("_untrained" if "--fresh" in more else ""))
     if not (run / "table.json").is_file():
-        argv = [
-            "fit",
-            "--config",
-            str(_CONFIGS / step.config),
-            *step.overrides.format(out=out).split(),
-            *more,
-        ]
-        argv += ["--seed", str(seed), "--run_dir", str(run)]
+        argv = ["fit", "--config", str(_CONFIGS / step.config), *step.overrides.format(out=out).split()]
+        argv += [*more, "--seed", str(seed), "--run_dir", str(run)]
         print(f"\npython tasks/{step.task}.py {shlex.join(argv)}", flush=True)
         run.parent.mkdir(parents=True, exist_ok=True)
         began, log = time.monotonic(), run.with_suffix(".log")
@@ -121,7 +115,7 @@ def perform(step: Step, out: Path, seed: int, more: Sequence[str] = ()) -> dict[
 
 def chain(out: Path, seeds: Sequence[int]) -> dict[str, dict[str, tuple[float, float | None]]]:
     """Every step for every seed: a row a representation, mean and standard deviation a column."""
-    from statistics import mean, stdev
+    from bt_multimodal.report import spread
 
     found: dict[str, dict[str, list[float]]] = {}
     for seed in seeds:
@@ -134,8 +128,7 @@ def chain(out: Path, seeds: Sequence[int]) -> dict[str, dict[str, tuple[float, f
             for row, figure in figures.items():
                 found.setdefault(row, {}).setdefault(step.title, []).append(figure)
     return {
-        row: {title: (mean(of), stdev(of) if len(of) > 1 else None) for title, of in columns.items()}
-        for row, columns in found.items()
+        row: {title: spread(values) for title, values in columns.items()} for row, columns in found.items()
     }
 
 

@@ -29,10 +29,11 @@ def make_miniature(source: str, out: Path) -> None:
         DataError: a source that cannot be opened, without labels, or with too few pictures.
     """
     made = (make_folder, out / "pictures"), (make_scenes, out / "VOC2007")
-    for make, folder in made:
-        if folder.is_dir():
-            continue
-        splits = IMAGES.open(source, require_labels=True)
+    missing = [(make, folder) for make, folder in made if not folder.is_dir()]
+    if not missing:
+        return
+    splits = IMAGES.open(source, require_labels=True)
+    for make, folder in missing:
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         make(splits, partial)
