@@ -72,7 +72,7 @@ def _explain(parser: "ArgumentParser", error: Exception) -> str:
     if "accumulate_grad_batches" in text:
         return (
             "accumulate_grad_batches would average small correlation matrices, which is another objective; "
-            "use a larger batch_size"
+            "model.accumulate takes the exact loss of a batch in micro-batches"
         )
     if found := _UNION.search(text):
         text = "{key}: {path}: {problem}".format(**found.groupdict())

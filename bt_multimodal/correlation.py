@@ -17,54 +17,19 @@ rows of the gradient: DistributedDataParallel and FSDP average parameter gradien
 and the average of ``W`` times the parts is the gradient of one process that holds everything.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-
-def world_size() -> int:
-    """Ranks that share the batch; 1 when no process group is initialised."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+from bt_multimodal.collectives import start_gather, sum_across_ranks
 
 
-def global_sizes(z: Tensor) -> list[int]:
-    """The local batch size of every rank, in rank order, for embeddings ``z`` ``[n, D]``.
-
-    Raises:
-        ValueError: on every rank, if the ranks disagree on ``D``.
-    """
-    if world_size() == 1:
-        return [z.shape[0]]
-    here = torch.tensor(z.shape, device=z.device)
-    shapes = [torch.empty_like(here) for _ in range(world_size())]
-    dist.all_gather(shapes, here)
-    sizes, widths = zip(*(shape.tolist() for shape in shapes), strict=True)
-    if len(set(widths)) > 1:
-        raise ValueError(f"the ranks' embeddings differ in width: {list(widths)}")
-    return list(sizes)
-
-
-class _SumAcrossRanks(torch.autograd.Function):
-    """Sum over ranks; its gradient is summed over ranks as well."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
-        total = grad.clone()
-        dist.all_reduce(total)
-        return total
-
-
-def sum_across_ranks(x: Tensor) -> Tensor:
-    """Sum of every rank's ``x``, in the backward pass as well; ``x`` itself in one process."""
-    return _SumAcrossRanks.apply(x) if world_size() > 1 else x
+def working_dtype(z_first: Tensor, z_second: Tensor) -> torch.dtype:
+    """What the arithmetic is in: float32, or the embeddings' own dtype where that is more."""
+    return torch.promote_types(torch.promote_types(z_first.dtype, z_second.dtype), torch.float32)
 
 
 def standardise(z: Tensor, n_global: int, eps: float) -> Tensor:
@@ -75,8 +40,11 @@ def standardise(z: Tensor, n_global: int, eps: float) -> Tensor:
 
 
 def correlate(a: Tensor, b: Tensor, n_global: int) -> Tensor:
-    """``A^T B / N`` ``[D, D]`` of the global batch, from this rank's ``[n, D]`` of both."""
-    return sum_across_ranks(a.T @ b) / n_global
+    """``A^T B / N`` ``[D, D]`` of the global batch, from this rank's ``[n, D]`` of both.
+
+    Across ranks every rank must compute the same of it: `terms_of`, or another function of ``C`` alone.
+    """
+    return sum_across_ranks(a.T @ b, alike=True) / n_global
 
 
 def terms_of(c: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,27 +61,24 @@ def direct_terms(z_first: Tensor, z_second: Tensor, n_global: int, eps: float) -
         n_global: ``N``.
         eps: added to the variance, as BatchNorm does.
     """
-
-    a, b = standardise(z_first, n_global, eps), standardise(z_second, n_global, eps)
+    dtype = working_dtype(z_first, z_second)
+    a, b = (standardise(z.to(dtype), n_global, eps) for z in (z_first, z_second))
     return terms_of(correlate(a, b, n_global))
 
 
-def _gather(z: Tensor, sizes: list[int]) -> Tensor:
-    """The global batch ``[N, D]`` in rank order, from each rank's ``[n, D]``."""
-    if len(sizes) == 1:
-        return z
-    padded = z.new_zeros(max(sizes), z.shape[1])  # gather needs equal shapes
-    padded[: z.shape[0]] = z
-    parts = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
-
-
-def _standardise_whole(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def _standardise_whole(z: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The global batch standardised per column, and the factor ``1 / sqrt(variance + eps)``."""
+    z = z.to(dtype)
     variance, mean = torch.var_mean(z, dim=0, correction=0)
     factor = (variance + eps).rsqrt()
     return (z - mean) * factor, factor
+
+
+def _start_sum(x: Tensor, world: int) -> Callable[[], object]:
+    """Begin to sum ``x`` over ranks in place; the function waits for it."""
+    if world == 1:
+        return lambda: None
+    return dist.all_reduce(x, async_op=True).wait
 
 
 class _GramTerms(torch.autograd.Function):
@@ -130,29 +95,34 @@ class _GramTerms(torch.autograd.Function):
     standardisation's own backward pass reduces to ``dz = f (dA - A * mean(dA * A))`` with
     ``f = 1 / sqrt(variance + eps)``. It is exact for any ``eps``.
 
-    Each rank gathers the embeddings, computes its own ``n`` rows of both Gram matrices, and sums
-    one scalar forward and two ``D``-vectors backward over the ranks.
+    Each rank gathers the embeddings in their own dtype, which loses nothing, and computes its own
+    ``n`` rows of both Gram matrices: ``1 / W`` of the ``O(N^2 D)`` work (standardising the gathered
+    batch, ``O(N D)``, is done on every rank). A step's communication is two gathers of ``[N, D]``,
+    the second while the first is worked on, and sums over the ranks of ``D + 1`` numbers forward and
+    ``2 D`` backward. A reduction of ``C`` would be of ``D^2``.
     """
 
     @staticmethod
     def forward(
-        ctx, z_first: Tensor, z_second: Tensor, sizes: list[int], eps: float
+        ctx, z_first: Tensor, z_second: Tensor, sizes: list[int], eps: float, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        n_global = sum(sizes)
-        start = sum(sizes[: dist.get_rank()]) if len(sizes) > 1 else 0
+        n_global, world = sum(sizes), len(sizes)
+        start = sum(sizes[: dist.get_rank()]) if world > 1 else 0
         rows = slice(start, start + z_first.shape[0])
-        a, factor_a = _standardise_whole(_gather(z_first, sizes), eps)
-        b, factor_b = _standardise_whole(_gather(z_second, sizes), eps)
+        first, second = start_gather(z_first, sizes), start_gather(z_second, sizes)
 
+        a, factor_a = _standardise_whole(first(), eps, dtype)
         k_a = a[rows] @ a.T
+        b, factor_b = _standardise_whole(second(), eps, dtype)
         k_b = b[rows] @ b.T
-        square_sum = torch.dot(k_a.flatten(), k_b.flatten()) / n_global**2
-        if len(sizes) > 1:
-            dist.all_reduce(square_sum)
-        c = torch.linalg.vecdot(a, b, dim=0) / n_global
+        sums = torch.cat(
+            [torch.linalg.vecdot(a[rows], b[rows], dim=0), torch.dot(k_a.flatten(), k_b.flatten())[None]]
+        )
+        _start_sum(sums, world)()
+        c, square_sum = sums[:-1] / n_global, sums[-1] / n_global**2
 
         ctx.save_for_backward(a, b, factor_a, factor_b, k_a, k_b, c)
-        ctx.rows, ctx.world = rows, len(sizes)
+        ctx.rows, ctx.world, ctx.dtypes = rows, world, (z_first.dtype, z_second.dtype)
         return (1 - c).square().sum(), square_sum - c.square().sum()
 
     @staticmethod
@@ -163,19 +133,19 @@ class _GramTerms(torch.autograd.Function):
             n_global = a.shape[0]
             a_rows, b_rows = a[ctx.rows], b[ctx.rows]
             on_diagonal = (-2 * grad_invariance * (1 - c) - 2 * grad_redundancy * c) / n_global
-
             off_diagonal = 2 * grad_redundancy / n_global**2
+
             d_a = (k_b @ a).mul_(off_diagonal).addcmul_(b_rows, on_diagonal)
+            along_a = torch.linalg.vecdot(d_a, a_rows, dim=0) / n_global
+            summed_a = _start_sum(along_a, ctx.world)
             d_b = (k_a @ b).mul_(off_diagonal).addcmul_(a_rows, on_diagonal)
-            along = torch.stack(
-                [torch.linalg.vecdot(d_a, a_rows, dim=0), torch.linalg.vecdot(d_b, b_rows, dim=0)]
-            )
-            if ctx.world > 1:
-                dist.all_reduce(along)
-            along = along / n_global
-            d_a.addcmul_(a_rows, along[0], value=-1).mul_(factor_a * ctx.world)
-            d_b.addcmul_(b_rows, along[1], value=-1).mul_(factor_b * ctx.world)
-        return d_a, d_b, None, None
+            along_b = torch.linalg.vecdot(d_b, b_rows, dim=0) / n_global
+            summed_b = _start_sum(along_b, ctx.world)
+            summed_a()
+            d_a.addcmul_(a_rows, along_a, value=-1).mul_(factor_a * ctx.world)
+            summed_b()
+            d_b.addcmul_(b_rows, along_b, value=-1).mul_(factor_b * ctx.world)
+        return d_a.to(ctx.dtypes[0]), d_b.to(ctx.dtypes[1]), None, None, None
 
 
 def gram_terms(z_first: Tensor, z_second: Tensor, sizes: list[int], eps: float) -> tuple[Tensor, Tensor]:
@@ -183,7 +153,7 @@ def gram_terms(z_first: Tensor, z_second: Tensor, sizes: list[int], eps: float) 
 
     Args:
         z_first, z_second: ``[n, D]`` embeddings of this rank.
-        sizes: every rank's ``n`` (`global_sizes`).
+        sizes: every rank's ``n`` (`bt_multimodal.collectives.global_sizes`).
         eps: added to the variance, as BatchNorm does.
     """
-    return _GramTerms.apply(z_first, z_second, sizes, eps)
+    return _GramTerms.apply(z_first, z_second, sizes, eps, working_dtype(z_first, z_second))

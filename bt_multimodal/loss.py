@@ -5,7 +5,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bt_multimodal.correlation import direct_terms, global_sizes, gram_terms
+from bt_multimodal.collectives import global_sizes
+from bt_multimodal.correlation import direct_terms, gram_terms
 
 
 class LossTerms(NamedTuple):
@@ -25,8 +26,8 @@ def gram_is_cheaper(n: int, d: int) -> bool:
     return n < _GRAM_UP_TO * d
 
 
-def float_pair(z_first: Tensor, z_second: Tensor) -> tuple[Tensor, Tensor, list[int]]:
-    """Two batches of embeddings in float32 or better, and every rank's batch size.
+def checked_sizes(z_first: Tensor, z_second: Tensor) -> list[int]:
+    """Every rank's batch size, of two batches of embeddings that have a loss.
 
     Raises:
         ValueError: shapes that differ or are not 2-D, integers, or a global batch under 2.
@@ -38,11 +39,10 @@ def float_pair(z_first: Tensor, z_second: Tensor) -> tuple[Tensor, Tensor, list[
         )
     if not (z_first.is_floating_point() and z_second.is_floating_point()):
         raise ValueError(f"embeddings must be floating point, got {z_first.dtype} and {z_second.dtype}")
-    dtype = torch.promote_types(torch.promote_types(z_first.dtype, z_second.dtype), torch.float32)
     sizes = global_sizes(z_first)
     if sum(sizes) < 2:
         raise ValueError(f"a correlation needs 2 samples or more, got a global batch of {sum(sizes)}")
-    return z_first.to(dtype), z_second.to(dtype), sizes
+    return sizes
 
 
 class BarlowTwinsLoss(nn.Module):
@@ -88,7 +88,7 @@ class BarlowTwinsLoss(nn.Module):
             ValueError: shapes that differ or are not 2-D, integers, or a global batch under 2.
         """
         with torch.autocast(z_first.device.type, enabled=False):
-            z_first, z_second, sizes = float_pair(z_first, z_second)
+            sizes = checked_sizes(z_first, z_second)
             n, d = sum(sizes), z_first.shape[1]
             if self.form == "gram" or (self.form == "auto" and gram_is_cheaper(n, d)):
                 invariance, redundancy = gram_terms(z_first, z_second, sizes, self.eps)

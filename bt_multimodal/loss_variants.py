@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 
-from bt_multimodal.correlation import correlate, standardise, sum_across_ranks, terms_of
-from bt_multimodal.loss import LossTerms, float_pair
+from bt_multimodal.collectives import sum_across_ranks
+from bt_multimodal.correlation import correlate, standardise, terms_of, working_dtype
+from bt_multimodal.loss import LossTerms, checked_sizes
 
 
 class AblatedLoss(nn.Module):
@@ -55,9 +56,11 @@ class AblatedLoss(nn.Module):
     def forward(self, z_first: Tensor, z_second: Tensor) -> LossTerms:
         """As `BarlowTwinsLoss.forward`."""
         with torch.autocast(z_first.device.type, enabled=False):
-            z_first, z_second, sizes = float_pair(z_first, z_second)
+            sizes = checked_sizes(z_first, z_second)
+            dtype = working_dtype(z_first, z_second)
             n = sum(sizes)
-            c = correlate(self._normalised(z_first, n), self._normalised(z_second, n), n)
+            a, b = (self._normalised(z.to(dtype), n) for z in (z_first, z_second))
+            c = correlate(a, b, n)
             invariance, redundancy = terms_of(c)
             total = self.scale * (self.invariance * invariance + self.lambd * redundancy)
             return LossTerms(total, invariance, redundancy)
@@ -93,11 +96,13 @@ class CrossEntropyLoss(nn.Module):
     def forward(self, z_first: Tensor, z_second: Tensor) -> LossTerms:
         """As `BarlowTwinsLoss.forward`; ``D`` is 2 or more."""
         with torch.autocast(z_first.device.type, enabled=False):
-            z_first, z_second, sizes = float_pair(z_first, z_second)
+            sizes = checked_sizes(z_first, z_second)
+            dtype = working_dtype(z_first, z_second)
             n, d = sum(sizes), z_first.shape[1]
             if d < 2:
                 raise ValueError(f"embeddings of width {d} have nothing off the diagonal")
-            c = correlate(standardise(z_first, n, self.eps), standardise(z_second, n, self.eps), n)
+            a, b = (standardise(z.to(dtype), n, self.eps) for z in (z_first, z_second))
+            c = correlate(a, b, n)
             on_diagonal = torch.eye(d, dtype=torch.bool, device=c.device)
             off_diagonal = (c.clamp(min=0) / self.temperature).masked_fill(on_diagonal, -math.inf)
             invariance = -torch.logsumexp(c.diagonal() / self.temperature, 0)

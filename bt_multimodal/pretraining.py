@@ -31,6 +31,8 @@ class Pretraining(pl.LightningModule):
         projector_batch_norm: whether the projector's hidden layers have BatchNorm.
         predictor: two layers as wide as the embedding on the first view's (the paper's table 6).
         stop_gradient: none through the second view (the same table).
+        accumulate: micro-batches that a rank's batch goes through the network in, for batches whose
+            activations do not fit memory; the loss stays that of the whole batch (`BarlowTwins`).
     """
 
     def __init__(
@@ -46,12 +48,16 @@ class Pretraining(pl.LightningModule):
         projector_batch_norm: bool = True,
         predictor: bool = False,
         stop_gradient: bool = False,
+        accumulate: int = 1,
     ):
         super().__init__()
         if not isinstance(projector, nn.Module):
             projector = Projector([check_encoder(encoder), *projector], projector_batch_norm)
         second_head = Projector([projector.out_features] * 3) if predictor else None  # type: ignore[list-item]
-        self.twins = BarlowTwins(encoder, projector, loss, predictor=second_head, stop_gradient=stop_gradient)
+        self.twins = BarlowTwins(
+            encoder, projector, loss,
+            predictor=second_head, stop_gradient=stop_gradient, accumulate=accumulate,
+        )  # fmt: skip
         self._views = views
         self._optimizer, self._bias_lr_ratio = optimizer, bias_lr_ratio
         self._warmup_epochs, self._lr_by_batch = warmup_epochs, lr_by_batch

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bt_multimodal.loss import BarlowTwinsLoss, LossTerms
+from bt_multimodal.micro_batches import embed_in_micro_batches
 
 
 class Headless(nn.Module):
@@ -67,6 +68,9 @@ class BarlowTwins(nn.Module):
             transcript), the network of the second view. Both or neither.
         predictor: on the first embedding, ``[B, D]`` to ``[B, D]`` (the paper's table 6).
         stop_gradient: the second embedding is a constant to the gradient (the same table).
+        accumulate: micro-batches that a batch goes through the network in, for batches whose
+            activations do not fit memory. The loss is the exact loss of the whole batch, for a second
+            forward pass; BatchNorm has each micro-batch's statistics (`bt_multimodal.micro_batches`).
     """
 
     def __init__(
@@ -78,9 +82,12 @@ class BarlowTwins(nn.Module):
         second_projector: nn.Module | None = None,
         predictor: nn.Module | None = None,
         stop_gradient: bool = False,
+        accumulate: int = 1,
     ):
         super().__init__()
         _check_projector(encoder, projector)
+        if accumulate < 1:
+            raise ValueError(f"accumulate is a number of micro-batches, 1 or more, not {accumulate}")
         if (second_encoder is None) != (second_projector is None):
             raise ValueError("second_encoder and second_projector come together")
         if second_encoder is not None and second_projector is not None:
@@ -88,6 +95,7 @@ class BarlowTwins(nn.Module):
         self.encoder, self.projector = encoder, projector
         self.second_encoder, self.second_projector = second_encoder, second_projector
         self.predictor, self.stop_gradient = predictor, stop_gradient
+        self.accumulate = accumulate
         self.loss = loss if loss is not None else BarlowTwinsLoss()
 
     def forward(self, view_first: Any, view_second: Any) -> LossTerms:
@@ -101,11 +109,15 @@ class BarlowTwins(nn.Module):
             z_first = self.predictor(z_first)
         return self.loss(z_first, z_second.detach() if self.stop_gradient else z_second)
 
-    @staticmethod
-    def _embed(encoder: nn.Module, projector: nn.Module, view: Any) -> Tensor:
-        representation = encoder(view)
-        check_representation(encoder, representation)
-        return projector(representation)
+    def _embed(self, encoder: nn.Module, projector: nn.Module, view: Any) -> Tensor:
+        def embed(part: Any) -> Tensor:
+            representation = encoder(part)
+            check_representation(encoder, representation)
+            return projector(representation)
+
+        if self.accumulate == 1:
+            return embed(view)
+        return embed_in_micro_batches(embed, view, self.accumulate, self)
 
 
 def check_representation(encoder: nn.Module, representation: Any) -> None:

@@ -1,8 +1,9 @@
 """Across ranks: the loss and the parameter gradients are those of one process holding the whole batch.
 
-The shards differ in content, in mean and in size. On equal shards a loss with statistics per rank, or a
-gradient short by the world size under an optimiser that rescales, looks right; the last tests hold the
-comparison to catching both.
+Through an encoder and a projector with BatchNorm, in both forms of the loss, whole or in micro-batches,
+under DistributedDataParallel and FSDP. The shards differ in content, in mean and in size. On equal shards
+a loss with statistics per rank, or a gradient short by the world size under an optimiser that rescales,
+looks right; the last tests hold the comparison to catching both.
 """
 
 import copy
@@ -11,24 +12,31 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from bt_multimodal import BarlowTwins, BarlowTwinsLoss, LossTerms, Projector
-from bt_multimodal.correlation import direct_terms, sum_across_ranks
+from bt_multimodal import LARS, BarlowTwins, BarlowTwinsLoss, LossTerms, Projector
+from bt_multimodal.batch_norm import synchronise_batch_norm
+from bt_multimodal.collectives import sum_across_ranks
+from bt_multimodal.correlation import direct_terms
 from bt_multimodal.loss_variants import AblatedLoss, CrossEntropyLoss
+from bt_multimodal.optim import parameter_groups
 
 N_IN, FEATURES, D = 7, 6, 10
 
 
 class Encoder(nn.Module):
+    """No bias before a BatchNorm: its gradient is 0, and relative errors of rounding are no errors."""
+
     features_dim = FEATURES
 
     def __init__(self):
         super().__init__()
-        self.linear = nn.Linear(N_IN, FEATURES)
+        self.conv, self.norm = nn.Conv1d(1, 4, 3, bias=False), nn.BatchNorm1d(4)
+        self.linear = nn.Linear(4 * (N_IN - 2), FEATURES)
 
     def forward(self, view):
-        return self.linear(view).tanh()
+        return self.linear(self.norm(self.conv(view[:, None])).tanh().flatten(1)).tanh()
 
 
 def standardise(z):
@@ -73,7 +81,9 @@ VARIANTS = {
     "none": AblatedLoss(normalise="none"), "cross-entropy": CrossEntropyLoss(),
 }  # fmt: skip
 WRONG = {"per rank": StatisticsPerRank(), "local": MeanOfLocalLosses(), "short": ShortGradient()}
-SIZES = {2: [[5, 9], [9, 1]], 3: [[5, 9, 3], [4, 0, 7]]}  # one row, and none, are batches too
+# The second of each has an empty batch or one of a single sample.
+SIZES = {2: [[5, 9], [9, 1]], 3: [[5, 9, 4], [4, 0, 7]], 4: [[6, 4, 9, 5], [3, 1, 8, 0]]}
+COUNTS = (1, 2, 4)
 
 
 def shards(sizes):
@@ -87,17 +97,19 @@ def shards(sizes):
     return result
 
 
-def network(loss):
+def network(loss, accumulate=1):
     torch.manual_seed(0)
-    return BarlowTwins(Encoder(), Projector([FEATURES, 8, D], batch_norm=False), copy.deepcopy(loss)).double()
+    projector = Projector([FEATURES, 8, D])
+    return BarlowTwins(Encoder(), projector, copy.deepcopy(loss), accumulate=accumulate).double()
 
 
 def measure(model, views):
-    """Terms and parameter gradients, from one backward pass."""
+    """Terms, parameter gradients from one backward pass, and the running statistics after it."""
     terms = model(*views)
     terms.total.backward()
     grads = {name.removeprefix("module."): p.grad for name, p in model.named_parameters()}
-    return {"terms": [term.item() for term in terms], "grads": grads}
+    buffers = {name.removeprefix("module."): b for name, b in model.named_buffers()}
+    return {"terms": [term.item() for term in terms], "grads": grads, "buffers": buffers}
 
 
 def one_process(sizes, loss=None):
@@ -105,13 +117,55 @@ def one_process(sizes, loss=None):
     return measure(network(loss or BarlowTwinsLoss(form="direct")), views)
 
 
+class InParts(nn.Module):
+    """The oracle of micro-batches: each of them through the network, and one loss of all embeddings."""
+
+    def __init__(self, twins):
+        super().__init__()
+        self.twins = twins
+
+    def forward(self, *views):
+        z = [torch.cat([self.twins.projector(self.twins.encoder(part)) for part in view]) for view in views]
+        return self.twins.loss(*z)
+
+
+def one_process_in_parts(sizes, count):
+    """As `one_process`, micro-batch k being the k-th of every rank."""
+    of_ranks = [[view.tensor_split(count) for view in views] for views in shards(sizes)]
+    views = [[torch.cat([own[v][k] for own in of_ranks]) for k in range(count)] for v in range(2)]
+    found = measure(InParts(network(BarlowTwinsLoss(form="direct"))), views)
+    for part in ("grads", "buffers"):
+        found[part] = {name.removeprefix("twins."): value for name, value in found[part].items()}
+    return found
+
+
 def assert_same(measured, expected):
-    """The comparison: the loss to 1e-12 and every parameter's gradient to 1e-10, both relative."""
+    """The loss to 1e-12, every parameter's gradient to 1e-10 with cosine 1, the running statistics alike."""
     assert measured["terms"] == pytest.approx(expected["terms"], rel=1e-12), "the loss differs"
     assert measured["grads"].keys() == expected["grads"].keys()
     for name, grad in expected["grads"].items():
-        error = ((measured["grads"][name] - grad).norm() / grad.norm()).item()
+        found = measured["grads"][name]
+        error = ((found - grad).norm() / grad.norm()).item()
         assert error < 1e-10, f"the gradient of {name} differs by {error:.2g}"
+        assert torch.cosine_similarity(found.flatten(), grad.flatten(), dim=0) > 1 - 1e-12
+    assert measured["buffers"].keys() == expected["buffers"].keys()
+    for name, value in expected["buffers"].items():
+        torch.testing.assert_close(measured["buffers"][name], value, rtol=1e-12, atol=0, msg=name)
+
+
+def sharded_step(views):
+    """One step of LARS on parameters that FSDP shards over the ranks: terms and the new weights."""
+    model = network(BarlowTwinsLoss())
+    synchronise_batch_norm(model)
+    mesh = dist.init_device_mesh("cpu", (dist.get_world_size(),))
+    for part in (model.encoder, model.projector, model):
+        fully_shard(part, mesh=mesh)
+    optimizer = LARS(parameter_groups(model, 0.1), lr=0.5, eta=0.1)
+    terms = model(*views)
+    terms.total.backward()
+    optimizer.step()
+    weights = {name: p.full_tensor().detach() for name, p in model.named_parameters()}
+    return {"terms": [term.item() for term in terms], "weights": weights}
 
 
 def rank_main(rank, world, folder):
@@ -120,9 +174,23 @@ def rank_main(rank, world, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     results = {}
     for case, sizes in enumerate(SIZES[world]):
+        views = shards(sizes)[rank]
         for name, loss in {**RIGHT, **VARIANTS, **(WRONG if case == 0 else {})}.items():
-            model = DistributedDataParallel(network(loss))
-            results[name, case] = measure(model, shards(sizes)[rank])
+            model = DistributedDataParallel(synchronise_batch_norm(network(loss)))
+            results[name, case] = measure(model, views)
+    views = shards(SIZES[world][0])[rank]
+    results["batch norm"] = measure(
+        DistributedDataParallel(network(BarlowTwinsLoss()), broadcast_buffers=False), views
+    )
+    for count in COUNTS:
+        model = synchronise_batch_norm(network(BarlowTwinsLoss(), accumulate=count))
+        results["accumulate", count] = measure(DistributedDataParallel(model), views)
+    for dtype in (torch.bfloat16, torch.float16):
+        z = [view.to(dtype).requires_grad_() for view in views]
+        terms = BarlowTwinsLoss(form="gram")(*z)
+        terms.total.backward()
+        results[dtype] = {"terms": [term.item() for term in terms], "grads": [view.grad for view in z]}
+    results["fsdp"] = sharded_step(views)
     for name, width in (("width", 4 + rank), ("small", 4)):
         rows = 3 if name == "width" else int(rank == 0)  # a global batch of one
         try:
@@ -134,7 +202,7 @@ def rank_main(rank, world, folder):
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module", params=[2, 3], ids=["W2", "W3"])
+@pytest.fixture(scope="module", params=[2, 3, 4], ids=["W2", "W3", "W4"])
 def ranks(request, tmp_path_factory):
     """Every rank's results."""
     world, folder = request.param, tmp_path_factory.mktemp("ranks")
@@ -158,6 +226,49 @@ def test_variants_equal_one_process(ranks, variant, case):
         assert_same(result[variant, case], expected)
 
 
+@pytest.mark.parametrize("count", COUNTS)
+def test_micro_batches_across_ranks(ranks, count):
+    expected = one_process_in_parts(SIZES[len(ranks)][0], count)
+    for result in ranks:
+        assert_same(result["accumulate", count], expected)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_micro_batches_alone(count):
+    views = [torch.cat(parts) for parts in zip(*shards([5, 9]), strict=True)]
+    expected = measure(InParts(network(BarlowTwinsLoss())), [view.tensor_split(count) for view in views])
+    for part in ("grads", "buffers"):
+        expected[part] = {name.removeprefix("twins."): value for name, value in expected[part].items()}
+    assert_same(measure(network(BarlowTwinsLoss(), accumulate=count), views), expected)
+
+
+def test_sharded_parameters(ranks):
+    views = [torch.cat(parts) for parts in zip(*shards(SIZES[len(ranks)][0]), strict=True)]
+    model = network(BarlowTwinsLoss())
+    terms = model(*views)
+    terms.total.backward()
+    LARS(parameter_groups(model, 0.1), lr=0.5, eta=0.1).step()
+    for result in ranks:
+        assert result["fsdp"]["terms"] == pytest.approx([term.item() for term in terms], rel=1e-12)
+        for name, value in model.named_parameters():
+            torch.testing.assert_close(
+                result["fsdp"]["weights"][name], value.detach(), rtol=1e-10, atol=1e-14
+            )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_embeddings_of_less_precision_lose_nothing_on_the_way(ranks, dtype):
+    sizes = SIZES[len(ranks)][0]
+    z = [torch.cat(p).to(dtype).requires_grad_() for p in zip(*shards(sizes), strict=True)]
+    terms = BarlowTwinsLoss(form="gram")(*z)
+    terms.total.backward()
+    for rank, result in enumerate(ranks):
+        assert result[dtype]["terms"] == pytest.approx([term.item() for term in terms], rel=1e-5)
+        own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+        for found, whole in zip(result[dtype]["grads"], z, strict=True):
+            torch.testing.assert_close(found / len(ranks), whole.grad[own], rtol=2e-2, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("per rank", "the loss differs"), ("local", "the loss differs"), ("short", "the gradient of")],
@@ -170,6 +281,15 @@ def test_the_comparison_catches(ranks, name, message):
         # Its gradient alone gives it away as well, whatever number it reports.
         with pytest.raises(AssertionError, match="the gradient of"):
             assert_same({**result[name, 0], "terms": expected["terms"]}, expected)
+
+
+def test_the_comparison_catches_batch_norm_per_rank(ranks):
+    expected = one_process(SIZES[len(ranks)][0])
+    for result in ranks:
+        with pytest.raises(AssertionError, match="the loss differs"):
+            assert_same(result["batch norm"], expected)
+        with pytest.raises(AssertionError, match="the gradient of"):
+            assert_same({**result["batch norm"], "terms": expected["terms"]}, expected)
 
 
 def test_equal_shards_would_not_catch_it():
