@@ -1,6 +1,7 @@
 """Raw records to tensors, under one policy for damaged ones."""
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, TypeVar
@@ -8,23 +9,34 @@ from typing import Any, BinaryIO, TypeVar
 import torch
 from torch import Tensor
 
-from bt_multimodal.records import DataError, Records
+from bt_multimodal.records import DataError, Records, shortened
 
 T = TypeVar("T")
 
 _STRIDE = 7919  # a prime: what replaces a damaged record is far from it, and always the same
 
 
+class Tally:
+    """How many records training has tried in this process, and how many of them were damaged."""
+
+    tried = damaged = 0
+
+
 class DecodedRecords:
     """Records as tensors. A damaged one is named in a warning, once, and counted.
 
     Training takes another record in its place (`batch`, `read`), evaluation leaves it out (`get`).
+    Damage is an error once more records than allowed are damaged, or, since each of many loader
+    processes sees a part of them only, once those that training has tried in one process have
+    clearly more than their share.
 
     Args:
         records: raw records.
         decode: raw content to a tensor, no randomness; an exception means a damaged record.
         cache: decode everything now and keep it in memory.
         allowed: the share of the records above which damage is an error.
+        tally: where ``records`` are a part of a whole of unknown size, the count over its parts; only
+            the second rule holds then.
 
     Attributes:
         labels: ``[N]`` int64, -1: none.
@@ -40,12 +52,15 @@ class DecodedRecords:
         decode: Callable[[Any], Tensor],
         cache: bool = False,
         allowed: float = 0.01,
+        tally: Tally | None = None,
     ):
         self.labels, self.classes = records.labels, records.classes
-        self._records, self._decode, self._most = records, decode, allowed * len(records)
+        self._records, self._decode, self._allowed = records, decode, allowed
+        self._most = allowed * len(records) if tally is None else math.inf
         # A subset shares all but `labels` and `_rows` with its origin: one count, one cache.
         self._rows = torch.arange(len(records))
         self._damaged: set[int] = set()
+        self._tried, self._tally = bytearray(len(records)), tally or Tally()
         self._cache: list[Tensor | None] | None = None
         if cache:
             self._cache = [self.get(i) for i in range(len(records))]
@@ -110,7 +125,9 @@ class DecodedRecords:
         sources: list[int] = []
         for k, i in enumerate(indices.tolist()):
             for _ in range(len(self)):
-                if (item := one(i, k)) is not None:
+                item = one(i, k)
+                self._count(i, item is None)
+                if item is not None:
                     break
                 i = (i + _STRIDE) % len(self)
             else:
@@ -119,9 +136,25 @@ class DecodedRecords:
             sources.append(i)
         return taken, self.labels[sources]
 
+    def _count(self, i: int, damaged: bool) -> None:
+        """Training tries records at random, so those tried speak for the others; in order they would not."""
+        row, tally = int(self._rows[i]), self._tally
+        if self._tried[row]:
+            return
+        self._tried[row] = True
+        tally.tried += 1
+        tally.damaged += damaged
+        expected = self._allowed * tally.tried
+        # Five standard deviations of chance, and five for the few.
+        if damaged and tally.damaged > expected + 5 * math.sqrt(expected) + 5:
+            raise DataError(
+                f"{tally.damaged} of the {tally.tried} records tried so far are damaged, the last being "
+                f"{self.name(i)}: clearly over the allowed {100 * self._allowed:.3g} %"
+            )
+
     def _note(self, row: int, error: Exception) -> None:
         self._damaged.add(row)
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = shortened(" ".join(f"{type(error).__name__}: {error}".split()), 500)
         text = f"damaged record {self._records.name(row)}: {reason}"
         count, total = len(self._damaged), len(self._records)
         if count > self._most:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bt_multimodal.data import TwinDataset
-from bt_multimodal.decoding import DecodedRecords
+from bt_multimodal.decoding import DecodedRecords, Tally
 from bt_multimodal.records import DataError
 from encoders.image.views import DigitViews, ReferenceViews
 
@@ -99,6 +99,65 @@ def test_the_count_is_one_over_all_subsets():
         assert [first.get(4), last.get(9)] == [None, None]
     with pytest.raises(DataError, match=r"word 117.*3 of 200 damaged so far, over the allowed 2"):
         last.get(17)
+
+
+def train(records, generator, batches=None):
+    """An epoch's batches in random order, or some of them as one of many processes has them."""
+    for index in torch.randperm(len(records), generator=generator).split(50)[:batches]:
+        records.batch(index)
+
+
+def test_little_damage_passes_and_is_named_once_in_any_number_of_epochs():
+    words = Words(4000, set(range(7, 4000, 200)))  # 0.5 %
+    records = DecodedRecords(words, decode)
+    generator = torch.Generator().manual_seed(0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            train(records, generator)
+    messages = sorted(str(warning.message) for warning in caught)
+    assert messages == sorted(f"damaged record word {i}: RuntimeError: not a word" for i in words.damaged)
+
+
+@pytest.mark.filterwarnings("ignore:damaged record")
+def test_much_damage_ends_training_where_a_process_sees_but_a_part():
+    words = Words(100_000, set(range(0, 100_000, 20)))  # 5 %, and the 1,000 that are allowed are far away
+    records = DecodedRecords(words, decode)
+    message = (
+        r"^\d+ of the (\d+) records tried so far are damaged, the last being word \d+: clearly over .* 1 %$"
+    )
+    with pytest.raises(DataError, match=message):
+        train(records, torch.Generator().manual_seed(0), batches=20)
+    assert 100 < words.reads < 1000
+    # As many as are allowed of each part are no reason to end.
+    just = DecodedRecords(Words(100_000, set(range(0, 100_000, 100))), decode)
+    train(just, torch.Generator().manual_seed(0), batches=1000)
+
+
+@pytest.mark.filterwarnings("ignore:damaged record")
+def test_damage_in_one_place_is_no_sign_of_more_when_all_is_read_in_order():
+    records = DecodedRecords(Words(10_000, set(range(60))), decode)
+    assert [records.get(i) is None for i in range(100)] == [True] * 60 + [False] * 40
+
+
+@pytest.mark.filterwarnings("ignore:damaged record")
+def test_parts_of_a_whole_of_unknown_size_are_counted_together():
+    tally = Tally()
+    for _ in range(50):  # 1 of 100 each time; alone, the second would be over the allowed share
+        train(DecodedRecords(Words(100, {3}), decode, tally=tally), torch.Generator().manual_seed(0))
+    assert (tally.tried, tally.damaged) == (5000, 50)
+    bad = DecodedRecords(Words(300, set(range(200))), decode, tally=tally)
+    with pytest.raises(DataError, match=r"^\d+ of the 5\d\d\d records"):
+        train(bad, torch.Generator().manual_seed(0))
+
+
+def test_a_long_reason_is_shortened():
+    def fail(raw):
+        raise ValueError("x" * 10**6)
+
+    with pytest.warns(UserWarning, match=r"damaged record word 0: ValueError: x+ \.\.\. x+$") as caught:
+        DecodedRecords(Words(100), fail).get(0)
+    assert len(str(caught[0].message)) < 600
 
 
 def test_a_cache_reads_once():

@@ -1,8 +1,10 @@
 """Opening sources: what is found by convention, what is overridden, and what the errors say."""
 
 import csv
+import io
 import json
 import pickle
+import tarfile
 from pathlib import Path
 
 import datasets
@@ -11,7 +13,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
-from bt_multimodal import records
+from bt_multimodal import records, tables
 from bt_multimodal.records import DataError, Splits, open_records, stratified_split
 from encoders.image.modality import IMAGES
 
@@ -165,7 +167,7 @@ def test_manifest_with_empty_cells_and_missing_files(tmp_path):
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_parquet_folder(tmp_path, monkeypatch, in_memory):
     if not in_memory:
-        monkeypatch.setattr(records, "_IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr(tables, "_IN_MEMORY_BYTES", 0)
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     image_table(0, 1, -1).to_parquet(tmp_path / "train-00000-of-00002.parquet")
     image_table(1).to_parquet(tmp_path / "train-00001-of-00002.parquet")
@@ -203,6 +205,50 @@ def test_parquet_with_plain_columns(tmp_path, kind):
     assert sorted([*splits.train.labels.tolist(), *splits.test.labels.tolist()]) == [-1, 0]
     where = {"bytes": "all.parquet row", "path": str(tmp_path)}[kind]
     assert splits.train.name(0).startswith(where)
+
+
+def test_files_are_told_apart_by_the_split_in_their_names(tmp_path):
+    for name in ("set-train-000000", "set-train-000001", "set-test-000000"):
+        image_table(0).to_parquet(tmp_path / "shards" / f"{name}.parquet")
+    assert [len(part) for part in opened(tmp_path / "shards")[:2]] == [2, 1]
+    for name in ("fold-1", "fold-2"):
+        image_table(0).to_parquet(tmp_path / "folds" / f"{name}.parquet")
+    splits = opened(tmp_path / "folds", train_split="fold-1", test_split="fold-2")
+    assert [len(part) for part in splits[:2]] == [1, 1]
+
+
+def write_tar(path: Path, *members: tuple[str, str]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content.encode()))
+    return path
+
+
+def sample(key: str, label: str, extension: str = "jpg") -> tuple[tuple[str, str], ...]:
+    return ((f"{key}.{extension}", key), (f"{key}.cls", label), (f"{key}.speaker.txt", f"of {key}\n"))
+
+
+def test_tar_folder(tmp_path):
+    shards = tmp_path / "a b"  # a path with a space
+    write_tar(shards / "train-000000.tar", *sample("x/1", "10"), *sample("x/2", "9", "PNG"), ("3.jpg", "3"))
+    write_tar(shards / "train-000001.tar", ("4.cls", "9"), *sample("x/5", "9"))
+    write_tar(shards / "test-000000.tar", *sample("x/6", "9"))
+    splits = opened(shards)
+    assert splits.train.classes == ["9", "10"]
+    assert splits.train.labels.tolist() == [1, 0, -1, 0, 0]
+    assert contents(splits.train.subset([0, 1, 2, 4])) == ["x/1", "x/2", "3", "x/5"]
+    assert splits.train.open(0).read() == b"x/1"
+    assert splits.train.name(0) == f"{shards}/train-000000.tar at byte 512"
+    with pytest.raises(OSError, match="train row 3 is empty"):
+        splits.train.raw(3)
+    assert (contents(splits.test), splits.test.labels.tolist()) == (["x/6"], [0])
+    assert contents(pickle.loads(pickle.dumps(splits.test))) == ["x/6"]
+    one = opened(shards / "train-000000.tar", content_column="speaker.txt", label_column="speaker.txt")
+    assert sorted(one.train.classes) == ["of x/1", "of x/2"]
+    assert len(one.train) + len(one.test) == 3
 
 
 def test_hub(monkeypatch):
@@ -302,7 +348,16 @@ def broken(tmp_path, monkeypatch) -> Path:
     write_csv(tmp_path / "bare.csv", "file", "1.jpg", "2.jpg")
     (tmp_path / "bad.jsonl").write_text('{"file": "1.jpg"}\n{"file": \n')
     (tmp_path / "latin.csv").write_bytes(b"file,label\n\xe9.jpg,a\n")
+    write_tar(tmp_path / "text.tar", ("1.txt", "text"))
+    write_tar(tmp_path / "bare.tar", ("1.jpg", "1"), ("2.jpg", "2"))
+    write_tar(tmp_path / "wordy.tar", ("1.jpg", "1"), ("1.cls", "a" * 5000))
+    (tmp_path / "torn.tar").write_bytes(
+        write_tar(tmp_path / "t.tar", ("1.jpg", "1" * 2000)).read_bytes()[:1000]
+    )
     image_table(0, 1).to_parquet(tmp_path / "one.parquet")
+    beyond = image_table(0, 1).with_format("arrow")[:]
+    beyond = beyond.set_column(2, beyond.field("label"), [[0, 2]])
+    Dataset(beyond).to_parquet(tmp_path / "beyond.parquet")
     image_table().to_parquet(tmp_path / "zero.parquet")
     return tmp_path
 
@@ -346,6 +401,13 @@ WRONG = [
     ("latin.csv", {}, "cannot read 'latin.csv': 'utf-8'"),
     ("torn.parquet", {}, "cannot read 'torn.parquet'"),
     ("zero.parquet", {}, "zero.parquet has no records"),
+    ("beyond.parquet", {}, "column 'label' of beyond.parquet has the label 2 but the names of 2 classes"),
+    ("text.tar", {}, "text.tar has no content column 'jpg' or 'png'; the columns there are: txt"),
+    ("bare.tar", {"label_column": "cls"}, "bare.tar has no label column 'cls'; the columns there are: jpg"),
+    ("bare.tar", {"require_labels": True}, "bare.tar has no label column 'label' or 'labels'"),
+    ("wordy.tar", {}, "column 'cls' of wordy.tar has a label of 5,000 characters; at most 1,000 are taken"),
+    ("torn.tar", {}, "cannot read torn.tar: a member of 2000 bytes at byte 0 of 1000"),
+    ("gone.tar", {}, "'gone.tar' does not exist"),
     ("one.parquet", {"content_column": "id"}, "column 'id' of one.parquet holds int64"),
     ("one.parquet", {"test_split": "test"}, "no split 'test'; the splits there are: train"),
 ]

@@ -15,6 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+# A picture of more pixels is not decoded: as RGB it takes 0.4 GB, and as much again on its way. A side
+# that many times the other would make it as large when the shorter is enlarged to a view's.
+MOST_PIXELS, MOST_ASPECT = 2**27, 1000
+
+# PIL would try any format it knows, and run Ghostscript for some.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+
 # Luma weights of ITU-R BT.601, as PIL has them (torchvision's tensor path has 0.2989 for red).
 LUMA = (0.299, 0.587, 0.114)
 
@@ -142,7 +149,8 @@ def decode_rgb(raw: bytes | np.ndarray) -> Tensor:
     channel cut to 8; the EXIF orientation is ignored, as the reference code does.
 
     Raises:
-        ValueError: the bytes are no picture, or the array is none; one line.
+        ValueError: the bytes are no picture, or the array is none, or it has over `MOST_PIXELS` pixels or
+            is over `MOST_ASPECT` times as long as wide; one line.
     """
     # PIL hands out rows of RGB triples: kept as they are, `to_pil` costs no transposition.
     return torch.from_numpy(np.array(_open(raw, "RGB"))).permute(2, 0, 1)
@@ -162,13 +170,25 @@ def _open(raw: bytes | np.ndarray, mode: str) -> Image.Image:
         # Odd metadata and transparent palettes make PIL warn; a picture that decodes is fine.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.fromarray(raw) if isinstance(raw, np.ndarray) else Image.open(io.BytesIO(raw))
+            image = (
+                Image.fromarray(raw)
+                if isinstance(raw, np.ndarray)
+                else Image.open(io.BytesIO(raw), formats=_FORMATS)
+            )
+            _check_size(*image.size)  # before any pixel is decoded
             if image.mode.startswith("I"):  # PIL's own conversion clips 16 bits at 255
                 image = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
             return image.convert(mode)
     except Exception as error:  # PIL's decoders raise a dozen kinds on damaged data
         line = (str(error).splitlines() or [""])[0]
         raise ValueError(f"cannot decode the picture: {type(error).__name__}: {line}") from error
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are over the limit of {MOST_PIXELS:,}")
+    if max(width, height) > MOST_ASPECT * min(width, height):
+        raise ValueError(f"{width} x {height} pixels: one side is over {MOST_ASPECT:,} times the other")
 
 
 def to_pil(image: Tensor) -> Image.Image:

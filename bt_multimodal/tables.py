@@ -1,0 +1,338 @@
+"""Where the records of a source are: its splits, each to be loaded as a table of contents and labels."""
+
+import csv
+import difflib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bt_multimodal import tars
+from bt_multimodal.tars import Stretch
+
+TEST_SPLITS = ("test", "val", "valid", "validation")
+LABEL_COLUMNS = ("label", "labels", "class", "target", "category", "fine_label", "cls")
+_LONGEST_LABEL = 1000  # characters
+# Parquet up to this size is held in memory; above, `datasets` maps its on-disk cache instead.
+_IN_MEMORY_BYTES = 2**30
+
+
+class DataError(ValueError):
+    """Data that cannot be opened as asked; the message is one line for the user."""
+
+    def __init__(self, message: str):
+        if message.startswith("Caught "):  # from a loader's process it comes as a traceback that ends in it
+            message = message.strip().splitlines()[-1].partition(": ")[2]
+        super().__init__(shortened(" ".join(message.split()), 2000))
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """The beginning and the end of a text of more than ``most`` characters."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-(most // 2) :]}"
+
+
+class Split(NamedTuple):
+    origin: str  # how to name it in a message
+    locate: Callable[[str], Path | Stretch]  # from a string in a cell of contents
+    load: Callable[[], Any]  # -> datasets.Dataset
+
+
+class Asked(NamedTuple):
+    """What is looked for in a source."""
+
+    extensions: tuple[str, ...]
+    content: str | None
+    contents: tuple[str, ...]  # where that is not given
+    label: str | None
+    named: bool  # the user names splits, so layouts need not be guessed
+
+    def members(self) -> list[str]:
+        """The extensions as `tars` gives them."""
+        return [extension.lstrip(".").lower() for extension in self.extensions]
+
+
+def find_splits(
+    source: str, asked: Asked, embedded: Mapping[str, Callable[[], Mapping[str, list[Any]]]]
+) -> dict[str, Split]:
+    path = Path(source).expanduser()
+    suffix = path.suffix.lower()
+    if source in embedded:
+        return {"train": Split(source, nowhere, partial(_embedded, embedded[source]))}
+    near = difflib.get_close_matches(source, embedded, n=1, cutoff=0.8)
+    if near and "/" not in source and not path.exists():  # asking the hub for it takes long
+        raise DataError(f"there is no embedded set {source!r}; did you mean {near[0]!r}?")
+    if path.is_dir():
+        for kind in (".parquet", ".tar"):
+            for folder in (path, path / "data"):
+                if files := sorted(folder.glob(f"[!.]*{kind}")):
+                    return _table_splits(files, kind, asked)
+        return _folder_splits(path, asked)
+    if path.is_file() and suffix in (".parquet", ".tar"):
+        return {"train": _table_split(path.name, [path], suffix, asked)}
+    if path.is_file() and suffix in (".csv", ".tsv", ".jsonl"):
+        return _manifest_splits(path, suffix)
+    if path.exists():
+        raise DataError(f"{source!r} is no folder, Parquet file, tar file or manifest (.csv, .tsv, .jsonl)")
+    check_hub_name(source)
+    try:
+        hub = load_from_hub(source)
+    except Exception as error:  # the hub's client, HTTP, the cache and the builders all have their own
+        raise DataError(f"{source!r} does not exist here, nor can the hub serve it: {error}") from error
+    return {key: Split(f"{source} {key}", nowhere, partial(hub.get, key)) for key in hub}
+
+
+def check_hub_name(source: str) -> None:
+    """Refuse what is rather a mistyped path; asking the hub for it takes long.
+
+    Raises:
+        DataError: no name of a hub dataset, or a path beside a folder that exists (`data/typo`).
+    """
+    path = Path(source)
+    beside = len(path.parts) > 1 and Path(path.parts[0]).is_dir()
+    local = path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet", ".tar")
+    if local or beside or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?", source):
+        raise DataError(f"{source!r} does not exist")
+
+
+def load_from_hub(source: str, **options: Any) -> Any:
+    """``datasets.load_dataset`` of ``owner/name:config``, with its options."""
+    from datasets import load_dataset
+
+    name, _, config = source.partition(":")
+    try:
+        return load_dataset(name, config or None, **options)
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
+        # What the hub itself has made of sets that come as code, such as google/speech_commands.
+        return load_dataset(name, config or None, revision="refs/convert/parquet", **options)
+
+
+def _embedded(columns: Callable[[], Mapping[str, list[Any]]]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_dict(columns())
+
+
+def _folder_splits(root: Path, asked: Asked) -> dict[str, Split]:
+    endings = tuple(extension.lower() for extension in asked.extensions)
+
+    def walk(folder: Path | str) -> Iterator[str]:
+        for entry in os.scandir(folder):
+            if entry.is_dir() and entry.name[0] != ".":
+                yield from walk(entry.path)
+            elif entry.name[0] != "." and entry.name.lower().endswith(endings):
+                yield entry.path
+
+    def load(folder: Path) -> Any:
+        from datasets import Dataset
+
+        files = sorted(os.path.relpath(file, folder) for file in walk(folder))
+        if not files:
+            raise DataError(f"there is no file with extension {', '.join(endings)} under '{folder}'")
+        labels = [file.split(os.sep)[0] if os.sep in file else None for file in files]
+        return Dataset.from_dict({asked.contents[0]: files, "label": labels})
+
+    below = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
+    guessed = "train" in below and (len(below) == 1 or any(name in below for name in TEST_SPLITS))
+    folders = {name: root / name for name in below} if asked.named or guessed else {"train": root}
+    return {name: Split(str(at), partial(anywhere, at), partial(load, at)) for name, at in folders.items()}
+
+
+def _manifest_splits(path: Path, suffix: str) -> dict[str, Split]:
+    splits: dict[str, list[dict[str, str | None]]] = {}
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows: Iterator[Any]
+            if suffix == ".jsonl":
+                rows = (json.loads(line) for line in file if line.strip())
+            else:
+                rows = csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",", strict=True)
+            for number, row in enumerate(rows):
+                if not isinstance(row, dict) or None in row:  # DictReader puts surplus cells under None
+                    raise ValueError(f"row {number} (from 0) does not fit the columns")
+                cells = {name: None if cell in (None, "") else str(cell) for name, cell in row.items()}
+                splits.setdefault(cells.get("split") or "train", []).append(cells)
+    except (OSError, ValueError, csv.Error, RecursionError) as error:
+        raise DataError(f"cannot read {str(path)!r}: {error}") from error
+    columns = list(dict.fromkeys(name for part in splits.values() for row in part for name in row))
+
+    def load(part: list[dict[str, str | None]]) -> Any:
+        from datasets import Dataset
+
+        return Dataset.from_dict({name: [row.get(name) for row in part] for name in columns})
+
+    if not splits:
+        raise DataError(f"{str(path)!r} has no records")
+    origin = {name: path.name if len(splits) == 1 else f"{path.name} {shortened(name)}" for name in splits}
+    locate = partial(anywhere, path.parent)
+    return {name: Split(origin[name], locate, partial(load, part)) for name, part in splits.items()}
+
+
+def split_files(files: Sequence[Path], root: Path, named: bool) -> dict[str, list[Path]]:
+    """Files of a table by split, which stands in their names, or in that of their folder below ``root``.
+
+    Of ``imagenet-train-000012`` it is ``train``, of ``fold-1`` all of it. All files are train where
+    no name says one, unless splits are ``named`` by the user.
+    """
+    known = {"train", *TEST_SPLITS}
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        stem = re.sub(r"-\d+-of-\d+(-\w+)?$", "", file.stem)
+        last = re.split(r"[-_.]", re.sub(r"[-_.]?\d+$", "", stem))[-1]
+        folder = file.parent.name if file.parent != root else ""
+        splits.setdefault(next((name for name in (last, folder) if name in known), stem), []).append(file)
+    return splits if named or known & {*splits} else {"train": list(files)}
+
+
+def _table_splits(files: list[Path], kind: str, asked: Asked) -> dict[str, Split]:
+    found = split_files(files, files[0].parent, asked.named)
+    return {
+        name: _table_split(at[0].name if len(at) == 1 else f"{at[0].parent.name}/{name}", at, kind, asked)
+        for name, at in found.items()
+    }
+
+
+def _table_split(origin: str, files: list[Path], kind: str, asked: Asked) -> Split:
+    if kind == ".tar":
+        return Split(origin, in_tar, partial(_tar_table, files, origin, asked))
+    return Split(origin, partial(within, files[0].parent), partial(_parquet, files, asked.label))
+
+
+def _tar_table(files: list[Path], origin: str, asked: Asked) -> Any:
+    from datasets import Dataset
+
+    try:
+        found = [sample for file in files for sample in tars.samples(file)]
+    except OSError as error:
+        raise DataError(f"cannot read {origin}: {error}") from error
+    there = list(dict.fromkeys(extension for sample in found for extension in sample))
+    known = asked.members()
+    content = find_column("content", asked.content, known, there, origin)
+    chosen = [tars.first(sample, [content] if asked.content else known) for sample in found]
+    cells = [None if at is None else f"{at.offset} {at.size} {at.path}" for at in chosen]
+    columns = {asked.content or asked.contents[0]: cells}
+    if asked.label or any(name in there for name in LABEL_COLUMNS):
+        label = find_column("label", asked.label, LABEL_COLUMNS, there, origin)
+        texts = (sample.get(label) for sample in found)
+        columns[label] = [None if at is None else _label_text(at, label, origin) for at in texts]
+    return Dataset.from_dict(columns)
+
+
+def _label_text(member: Stretch, column: str, where: str) -> str:
+    if member.size > 4 * _LONGEST_LABEL:
+        raise _too_long(f"column {column!r} of {where}", member.size)
+    return member.read_bytes().decode(errors="replace").strip()
+
+
+def _parquet(files: list[Path], label: str | None) -> Any:
+    import pyarrow.parquet as pq
+    from datasets import Dataset
+
+    try:
+        for file in files:
+            _check_labels(file, [label] if label else LABEL_COLUMNS)
+        if sum(file.stat().st_size for file in files) > _IN_MEMORY_BYTES:
+            return Dataset.from_parquet([str(file) for file in files])
+        return Dataset(pq.read_table(files, partitioning=None))
+    except DataError:
+        raise
+    except Exception as error:  # a file may hold anything: Arrow and `datasets` have all their own
+        raise DataError(f"cannot read {str(files[0])!r}: {error}") from error
+
+
+def _check_labels(file: Path, labels: Sequence[str]) -> None:
+    """Few labels at a time: one long text in many rows takes little of a file and much of the memory."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as table:
+        column = next((name for name in labels if name in table.schema_arrow.names), None)
+        if column is None:
+            return
+        for batch in table.iter_batches(16, columns=[column]):
+            for value in batch.column(0):
+                class_name(value.as_py(), None, column, file.name)
+
+
+def there_are(what: str, wanted: Sequence[str], there: Sequence[str]) -> str:
+    """For a message: which names there are, and which of them may have been meant."""
+    there = [shortened(name) for name in there]
+    near = [match for name in wanted for match in difflib.get_close_matches(shortened(name), there, n=1)]
+    shown = ", ".join(there[:20]) + (", ..." if len(there) > 20 else "")
+    return f"the {what} there are: {shown or 'none'}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def find_column(kind: str, wanted: str | None, known: Sequence[str], columns: list[str], where: str) -> str:
+    """The column ``wanted`` by the user, or else the first of the ``known`` that is there.
+
+    Raises:
+        DataError: there is none; it lists those there are.
+    """
+    names = known if wanted is None else [wanted]
+    for name in names:
+        if name in columns:
+            return name
+    asked = " or ".join(repr(shortened(name)) for name in names)
+    raise DataError(f"{where} has no {kind} column {asked}; {there_are('columns', names, columns)}")
+
+
+def class_name(value: Any, declared: list[str] | None, column: str, where: str) -> str | None:
+    """The class that a cell of a label column names, if any; an index where the classes are ``declared``.
+
+    Raises:
+        DataError: an index beyond the classes, or a name too long to be one.
+    """
+    if value is None or value == "" or value != value:  # NaN
+        return None
+    where = f"column {shortened(column)!r} of {where}"
+    if declared is None:
+        name = str(value)
+    elif value < 0:
+        return None
+    elif value < len(declared):
+        name = declared[value]
+    else:
+        raise DataError(f"{where} has the label {value} but the names of {len(declared)} classes")
+    if len(name) > _LONGEST_LABEL:
+        raise _too_long(where, len(name))
+    return name
+
+
+def _too_long(where: str, length: int) -> DataError:
+    most = f"at most {_LONGEST_LABEL:,} are taken"
+    return DataError(f"{where} has a label of {length:,} characters; {most}, label_column names another")
+
+
+def anywhere(root: Path, path: str) -> Path:
+    """Where ``path``, relative to ``root``, leads in the user's own list of files: anywhere."""
+    return root / path
+
+
+def within(root: Path, path: str) -> Path:
+    """Where ``path`` leads in a table that came with its files, which may be anybody's.
+
+    Raises:
+        OSError: out of ``root``, the table's folder; links in it are followed.
+    """
+    at = Path(os.path.abspath(root / path))
+    if not at.is_relative_to(os.path.abspath(root)):
+        raise PermissionError(f"the path {shortened(path)!r} leads out of the folder {str(root)!r}")
+    return at
+
+
+def in_tar(cell: str) -> Stretch:
+    """The stretch of a tar file that `_tar_table` wrote as ``offset size path``."""
+    offset, size, path = cell.split(" ", 2)
+    return Stretch(path, int(offset), int(size))
+
+
+def nowhere(path: str) -> Path:
+    """For data without a folder of their own.
+
+    Raises:
+        OSError: always.
+    """
+    raise PermissionError(f"instead of contents there is the path {shortened(path)!r}, which leads nowhere")
