@@ -48,13 +48,16 @@ class CpuSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             raise ValueError(f"BatchNorm takes [n, C, ...], got {list(input.shape)}")
 
 
-def synchronise_batch_norm(module: nn.Module) -> nn.Module:
+def synchronise_batch_norm(module: nn.Module, device_type: str) -> nn.Module:
     """Make every BatchNorm in ``module`` one over all ranks; weights, statistics and names stay.
+
+    Args:
+        device_type: where it will run, ``"cpu"`` or ``"cuda"``.
 
     Returns:
         ``module``, or its replacement where it is a BatchNorm itself.
     """
-    if any(parameter.device.type != "cpu" for parameter in module.parameters()):
+    if device_type != "cpu":
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for part in module.modules():
         if type(part) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):

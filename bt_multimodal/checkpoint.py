@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from bt_multimodal.safe_files import write_safely
 from bt_multimodal.views import AugmentationSet
 
 _FORMAT = "bt_multimodal.encoder/1"
@@ -58,9 +58,8 @@ def export_encoder(
         "encoder": json.dumps(encoder_spec),
         "views": json.dumps(views_spec),
     }
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save(tensors, metadata))  # save_file would make it readable by its owner only
-    os.replace(partial, path)
+    # save_file would make it readable by its owner only
+    write_safely(path, lambda file: file.write(save(tensors, metadata)))
 
 
 def load_encoder(path: str | Path, weights: bool = True) -> LoadedEncoder:

@@ -10,9 +10,9 @@ from bt_multimodal.cli import (
     add_encoder,
     base_parser,
     choose_run_dir,
-    last_checkpoint,
     make_trainer,
     run_command,
+    train,
 )
 
 if TYPE_CHECKING:
@@ -46,21 +46,20 @@ def _parser() -> "ArgumentParser":
 
 
 def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
-    import torch
-
     from bt_multimodal.checkpoint import load_encoder
     from bt_multimodal.classification import Classification
     from bt_multimodal.labelled import LabelledData
+    from bt_multimodal.random_state import seed_all
     from bt_multimodal.report import Comparison, save_comparison
 
     run = choose_run_dir(config)
-    torch.manual_seed(config.seed)
+    seed_all(config.seed)
     encoder = load_encoder(config.encoder, weights=not config.fresh).encoder
     views = parser.instantiate(config).views
     data = LabelledData(views=views, modality=modality, seed=config.seed, **config.data.as_dict())
     model = Classification(views, encoder, data.train.classes, **config.model.as_dict())
     trainer = make_trainer(parser, config, run, num_sanity_val_steps=0)
-    trainer.fit(model, datamodule=data, ckpt_path=last_checkpoint(run))
+    train(trainer, model, data)
     trainer.validate(model, datamodule=data, verbose=False)
     one, five, n = model.accuracies()
     if not trainer.is_global_zero:

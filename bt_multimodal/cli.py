@@ -13,19 +13,22 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from bt_multimodal.errors import TrainingFailedError
+from bt_multimodal.errors import TRY_AGAIN, StoppedError, TrainingFailedError
+from bt_multimodal.safe_files import PARTIAL, write_safely
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
     from jsonargparse import ArgumentParser, Namespace
 
     from bt_multimodal.data import Modality
+    from bt_multimodal.ranks import Ranks
 
 
 _RUN_DIR = "BT_MULTIMODAL_RUN_DIR"
 _CHECKPOINTS = "checkpoints"
+_CONFIG = "config.yaml"
 
 
 @dataclass
@@ -38,12 +41,14 @@ class ProbeOptions:
             (too much for data that do not fit memory).
         linear: whether the final table has a linear probe on all labels (slow on wide raw data).
         per_class: labels a class in the few-label columns, 5 draws each.
+        on_collapse: what representations that collapse do to the run: ``"end"`` or ``"warn"``.
     """
 
     every: int = 1
     table: bool = True
     linear: bool = True
     per_class: list[int] = field(default_factory=lambda: [10])
+    on_collapse: Literal["end", "warn"] = "end"
 
 
 def fail(message: str) -> int:
@@ -104,16 +109,23 @@ def base_parser() -> "ArgumentParser":
     import lightning.pytorch as pl
     from jsonargparse import ArgumentParser
 
+    from bt_multimodal.run_checkpoints import CheckpointOptions
+
     parser = ArgumentParser(exit_on_error=False, prog="fit", allow_abbrev=False)
     parser.add_argument("--config", action="config", help="a YAML file; keys given after it win")
     parser.add_argument("--seed", type=int, default=0, help="of weights, views and batch order")
     parser.add_argument("--run_dir", type=str | None, default=None, help="default: runs/<config>/<time>")
     own = {
         "accumulate_grad_batches", "callbacks", "default_root_dir", "enable_checkpointing",
-        "enable_model_summary", "enable_progress_bar", "logger", "reload_dataloaders_every_n_epochs",
-        "use_distributed_sampler", "overfit_batches",
+        "enable_model_summary", "enable_progress_bar", "logger", "plugins",
+        "reload_dataloaders_every_n_epochs", "use_distributed_sampler", "overfit_batches",
     }  # fmt: skip
     parser.add_class_arguments(pl.Trainer, "trainer", skip=own, instantiate=False)
+    parser.set_defaults({"trainer.sync_batchnorm": True})
+    parser.add_class_arguments(CheckpointOptions, "checkpoint")
+    parser.add_argument(
+        "--rank_timeout", type=float, default=600, help="seconds until a silent rank ends the run"
+    )
     return parser
 
 
@@ -139,30 +151,48 @@ def choose_run_dir(config: "Namespace") -> Path:
             # Left for the ranks that Lightning starts by this command again.
             os.environ[_RUN_DIR] = f"runs/{stem}/{time.strftime('%Y%m%d-%H%M%S')}"
         run = Path(os.environ[_RUN_DIR])
-    first = "LOCAL_RANK" not in os.environ
-    if first and run.is_dir() and any(run.iterdir()) and not last_checkpoint(run):
-        raise ValueError(f"{run} is not empty and holds no checkpoint to continue from")
+    there = {path.name for path in run.iterdir()} if run.is_dir() else set()
+    if there - {_CONFIG + PARTIAL} and _CONFIG not in there:
+        raise ValueError(f"{run} is not empty and holds no run to continue")
     return run
 
 
-def last_checkpoint(run: Path) -> Path | None:
-    """A run's last checkpoint, if there is one."""
-    path = run / _CHECKPOINTS / "last.ckpt"
-    return path if path.is_file() else None
-
-
-def make_trainer(parser: "ArgumentParser", config: "Namespace", run: Path, **options: Any) -> "pl.Trainer":
-    """Lightning's trainer, which keeps the last epoch's checkpoint, and the run directory with its config.
+def make_trainer(
+    parser: "ArgumentParser",
+    config: "Namespace",
+    run: Path,
+    ranks: "Ranks | None" = None,
+    **options: Any,
+) -> "pl.Trainer":
+    """Lightning's trainer, whose run can be stopped and continued, and the run directory with its config.
 
     Args:
+        ranks: what the config says of several ranks, where the caller has made it already.
         options: of the trainer, beside and above the config's.
+
+    Raises:
+        ValueError: a strategy that shards the parameters.
     """
     import lightning.pytorch as pl
-    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-    checkpoints = ModelCheckpoint(run / _CHECKPOINTS, save_last=True, save_top_k=0)
+    from bt_multimodal.ranks import Ranks
+    from bt_multimodal.run_checkpoints import RunCheckpoints, SafeCheckpointIO
+
+    if str(config.trainer.strategy).startswith(("fsdp", "deepspeed")):
+        raise ValueError(
+            f"trainer.strategy {config.trainer.strategy} cuts the weights up; the probes and the exported "
+            "encoder need them whole: use ddp, or FSDP in a loop of your own (docs/scaling.md)"
+        )
+    settings = {**config.trainer.as_dict(), **options, "sync_batchnorm": False}  # `Ranks` does it
+    ranks = ranks or Ranks(config.rank_timeout, config.trainer.sync_batchnorm)
+    saving = RunCheckpoints(run / _CHECKPOINTS, config.checkpoint, ranks.busy)
+    plugins: list[Any] = [SafeCheckpointIO()]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # the run ends by a status of its own
     trainer = pl.Trainer(
-        **{**config.trainer.as_dict(), **options, "callbacks": [*options.get("callbacks", []), checkpoints]},
+        **{**settings, "callbacks": [ranks, *options.get("callbacks", []), saving]},
+        plugins=plugins,
         default_root_dir=run,
         logger=False,
         enable_model_summary=False,
@@ -170,8 +200,23 @@ def make_trainer(parser: "ArgumentParser", config: "Namespace", run: Path, **opt
     )
     run.mkdir(parents=True, exist_ok=True)
     if trainer.is_global_zero:
-        (run / "config.yaml").write_text(parser.dump(config))
+        text = parser.dump(config)
+        write_safely(run / _CONFIG, lambda file: file.write(text.encode()))
     return trainer
+
+
+def train(trainer: "pl.Trainer", model: "pl.LightningModule", data: "pl.LightningDataModule") -> None:
+    """Train with a trainer of `make_trainer`, from the run's newest checkpoint that is whole, if it has any.
+
+    Raises:
+        ValueError: there are checkpoints, and none of them is whole.
+    """
+    from bt_multimodal.run_checkpoints import RunCheckpoints, newest_checkpoint
+
+    saving = trainer.checkpoint_callback
+    assert isinstance(saving, RunCheckpoints)
+    saving.last = newest_checkpoint(saving.folder)
+    trainer.fit(model, datamodule=data, ckpt_path=saving.last, weights_only=True)
 
 
 def run_command(
@@ -189,7 +234,8 @@ def run_command(
         fit: what to do with them.
 
     Returns:
-        The exit status: 0, 2 after one line on standard error, or 1 for training that failed.
+        The exit status: 0; after one line on standard error 2 for wrong usage, 1 for training that
+        failed, `TRY_AGAIN` for a run that was stopped and can be continued.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
@@ -212,6 +258,10 @@ def run_command(
     keep_freed_memory()
     try:
         return fit(parser, config)
+    except StoppedError as error:
+        if _is_first():
+            print(f"{error}; the same command with this run_dir continues", file=sys.stderr)
+        return TRY_AGAIN
     except TrainingFailedError as error:
         return fail(str(error)) - 1
     except (ArgumentError, ValueError, OSError) as error:
@@ -225,6 +275,12 @@ def pretrain(doc: str, modality: "Callable[[], Modality]", argv: Sequence[str] |
         modality: a function giving the `Modality` (its imports wait until they are needed).
     """
     return run_command(doc, argv, _parser, lambda parser, config: _fit(parser, config, modality()))
+
+
+def _is_first() -> bool:
+    """Whether this process is rank 0, by what launchers tell it, or alone."""
+    told = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((rank for rank in told if rank is not None), "0") == "0"
 
 
 def _last_line(error: Exception) -> str:
@@ -241,17 +297,17 @@ def _spec(part: Any) -> dict[str, Any]:
 
 
 def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
-    import torch
-
-    from bt_multimodal.callbacks import MetricsFile, OnlineProbe, Watch
+    from bt_multimodal.callbacks import CollapseWatch, MetricsFile, OnlineProbe, Watch
     from bt_multimodal.checkpoint import export_encoder
     from bt_multimodal.datamodule import TwinData
     from bt_multimodal.features import FeatureTable, extract_features, raw_features
     from bt_multimodal.pretraining import Pretraining, check_first_batch
+    from bt_multimodal.random_state import seed_all
+    from bt_multimodal.ranks import Ranks
     from bt_multimodal.report import compare, plot_curves, plot_features, save_comparison
 
     run = choose_run_dir(config)
-    torch.manual_seed(config.seed)
+    seed_all(config.seed)
     parts = parser.instantiate(config)
     model = Pretraining(views=parts.views, **parts.model.as_dict())
     data = TwinData(views=parts.views, modality=modality, seed=config.seed, **config.data.as_dict())
@@ -263,9 +319,14 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
     model.schedule_steps(len(loader), config.trainer.max_epochs or 1)
     check_first_batch(model, parts.views, next(iter(loader)))
 
+    ranks = Ranks(config.rank_timeout, config.trainer.sync_batchnorm)
     metrics = MetricsFile(run / "metrics.csv")
-    watching = [Watch(metrics, modality.unit), OnlineProbe(metrics, config.probe.every)]
-    trainer = make_trainer(parser, config, run, callbacks=watching, enable_progress_bar=False)
+    watching = [
+        Watch(metrics, modality.unit),
+        CollapseWatch(end=config.probe.on_collapse == "end"),
+        OnlineProbe(metrics, config.probe.every, busy=ranks.busy),
+    ]
+    trainer = make_trainer(parser, config, run, ranks, callbacks=watching, enable_progress_bar=False)
     encoder = model.twins.encoder
 
     both = (data.train_full, data.test)
@@ -274,7 +335,7 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
         return [extract_features(encoder, data.views, part, device=model.device) for part in both]
 
     before = features() if trainer.is_global_zero and data.labelled and config.probe.table else None
-    trainer.fit(model, datamodule=data, ckpt_path=last_checkpoint(run))
+    train(trainer, model, data)
     if not trainer.is_global_zero:
         return 0
     export_encoder(run / "encoder.safetensors", encoder, _spec(config.model.encoder), _spec(config.views))

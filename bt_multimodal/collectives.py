@@ -87,3 +87,16 @@ def start_gather(z: Tensor, sizes: list[int]) -> Callable[[], Tensor]:
         return torch.cat([part[:size] for part, size in zip(whole.split(most), sizes, strict=True)])
 
     return rows
+
+
+def gather_dealt(x: Tensor) -> Tensor:
+    """All ranks' rows ``[n, ...]`` in the order of the global batch, which deals them to the ranks in turn.
+
+    No gradient; ``x`` itself in one process.
+    """
+    if world_size() == 1:
+        return x
+    sizes = global_sizes(x.flatten(1))
+    whole = start_gather(x, sizes)()
+    place = [rank + len(sizes) * row for rank, size in enumerate(sizes) for row in range(size)]
+    return whole[torch.tensor(place).argsort().to(x.device)]

@@ -84,19 +84,29 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         batch_size: the global batch size.
         seed: the run's seed.
         rank, world: this rank and how many there are.
+        start: the first epoch, and how many of its batches are left out: those of a run that is
+            continued.
 
     Raises:
         DataError: a batch larger than the data, or smaller than the ranks.
     """
 
-    def __init__(self, n: int, batch_size: int, seed: int, rank: int = 0, world: int = 1):
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        start: tuple[int, int] = (0, 0),
+    ):
         if not max(2, world) <= batch_size <= n:
             raise DataError(
                 f"batch_size {batch_size} does not work with {n} training samples and {world} rank(s): "
                 f"choose one from {max(2, world)} to {n}"
             )
         self.n, self.batch_size, self.seed, self.rank, self.world = n, batch_size, seed, rank, world
-        self.epoch = 0
+        self.epoch, self._start = start[0], start
 
     @property
     def sampler(self) -> "GlobalBatches":
@@ -114,8 +124,23 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.n, generator=generator)
         epoch = self.epoch
-        for batch in order[: len(self) * self.batch_size].view(-1, self.batch_size):
+        done = self._start[1] if epoch == self._start[0] else 0
+        for batch in order[: len(self) * self.batch_size].view(-1, self.batch_size)[done:]:
             yield [(epoch, i) for i in batch[self.rank :: self.world].tolist()]
+
+
+def place(trainer: Any, steps: int) -> tuple[int, int, tuple[int, int]]:
+    """Rank, number of ranks, and `GlobalBatches`'s ``start`` of a Lightning trainer, if there is one.
+
+    Args:
+        steps: batches of an epoch.
+    """
+    if trainer is None:
+        return 0, 1, (0, 0)
+    limit = trainer.limit_train_batches
+    steps = min(steps, limit) if isinstance(limit, int) else int(steps * limit)
+    epoch = trainer.current_epoch
+    return trainer.global_rank, trainer.world_size, (epoch, max(0, trainer.global_step - epoch * steps))
 
 
 def as_is(batch: Any) -> Any:
@@ -133,14 +158,18 @@ class SeededDataset(Protocol):
 
 def training_loader(
     dataset: SeededDataset, batch_size: int, rank: int = 0, world: int = 1, num_workers: int = 0,
-    pin_memory: bool = False,
+    pin_memory: bool = False, start: tuple[int, int] = (0, 0),
 ) -> DataLoader:  # fmt: skip
-    """A loader of this rank's batches; call ``loader.batch_sampler.set_epoch`` each epoch."""
+    """A loader of this rank's batches; call ``loader.batch_sampler.set_epoch`` each epoch.
+
+    Arguments as in `GlobalBatches`.
+    """
     return DataLoader(
         dataset,  # type: ignore[arg-type]
-        batch_sampler=GlobalBatches(len(dataset), batch_size, dataset.seed, rank, world),
+        batch_sampler=GlobalBatches(len(dataset), batch_size, dataset.seed, rank, world, start),
         collate_fn=as_is,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
+        generator=torch.Generator().manual_seed(dataset.seed),  # or each pass draws from the global one
     )

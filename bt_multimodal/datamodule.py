@@ -4,7 +4,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader
 
-from bt_multimodal.data import GlobalBatches, Modality, TwinDataset, training_loader
+from bt_multimodal.data import GlobalBatches, Modality, TwinDataset, place, training_loader
 from bt_multimodal.decoding import DecodedRecords
 from bt_multimodal.records import stratified_split
 from bt_multimodal.streams import Stream, StreamLoader, TwinStream
@@ -27,9 +27,9 @@ class TwinData(pl.LightningDataModule):
             probe.
         cache: decode once and keep everything in memory.
         num_workers: loader processes.
-        stream: how many records are called an epoch; the source, a hub data set or a folder of Parquet
-            files, is then read as it is trained on rather than opened whole, without labels, validation
-            or test (`bt_multimodal.streams`).
+        stream: how many records are called an epoch; the source, a hub data set, or a Parquet or tar
+            file (WebDataset) or a folder of them, is then read as it is trained on rather than opened
+            whole, without labels, validation or test (`bt_multimodal.streams`).
     """
 
     def __init__(
@@ -57,14 +57,11 @@ class TwinData(pl.LightningDataModule):
             if not 2 <= batch_size <= stream:
                 raise ValueError(f"batch_size {batch_size} does not work with {stream} records an epoch")
             self._stream: Stream | None = Stream(
-                source, modality.columns, content_column, train_split or "train"
+                source, modality.columns, content_column, train_split or "train", modality.extensions
             )
             self._steps = stream // batch_size
             # The first records are there to measure and try on; nothing is held out of a stream.
-            first = next(self._stream.chunks(seed, 0), None)
-            if first is None:
-                raise ValueError(f"{source!r} has no records")
-            self.train = self.train_full = DecodedRecords(first, views.decode)
+            self.train = self.train_full = DecodedRecords(self._stream.first(seed), views.decode)
             self.validation = self.test = self.train.subset([])
             self.test_is_held_out = False
             return
@@ -96,11 +93,15 @@ class TwinData(pl.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader | StreamLoader:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         pin_memory = torch.cuda.is_available()
         if self._stream is None:
-            return training_loader(self.dataset, self.batch_size, rank, world, self.num_workers, pin_memory)
+            rank, world, start = place(self.trainer, len(self.dataset) // self.batch_size)
+            return training_loader(
+                self.dataset, self.batch_size, rank, world, self.num_workers, pin_memory, start
+            )
+        rank, world, (epoch, done) = place(self.trainer, self._steps)
         own = len(range(rank, self.batch_size, world))
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        dataset = TwinStream(self._stream, self.views, self.seed, own, self._steps, epoch, rank, world)
+        dataset = TwinStream(
+            self._stream, self.views, self.seed, own, self._steps, epoch, rank, world, start=done
+        )
         return StreamLoader(dataset, self.num_workers, pin_memory)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bt_multimodal.data import GlobalBatches, Modality, training_loader
+from bt_multimodal.data import GlobalBatches, Modality, place, training_loader
 from bt_multimodal.decoding import DecodedRecords
 from bt_multimodal.probes import few_labels
 from bt_multimodal.records import DataError, Records, stratified_split
@@ -139,17 +139,14 @@ class LabelledData(pl.LightningDataModule):
         self.views, self.modality, self.seed = views, modality, seed
         self.batch_size, self.num_workers = batch_size, num_workers
 
-    def _ranks(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
     def train_dataloader(self) -> DataLoader:
-        rank, world = self._ranks()
         dataset = TrainDataset(self.train, self.views, self.seed)
+        rank, world, start = place(self.trainer, len(dataset) // self.batch_size)
         pin_memory = torch.cuda.is_available()
-        return training_loader(dataset, self.batch_size, rank, world, self.num_workers, pin_memory)
+        return training_loader(dataset, self.batch_size, rank, world, self.num_workers, pin_memory, start)
 
     def val_dataloader(self) -> DataLoader:
-        rank, world = self._ranks()
+        rank, world, _ = place(self.trainer, 1)
         return DataLoader(
             TestDataset(self.test, self.views, self.batch_size, rank, world),
             batch_size=None,

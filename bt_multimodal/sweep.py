@@ -69,6 +69,7 @@ def plan(
             folder = out / name / f"seed{seed}"
             argv = ["fit", "--config", str(base), *overrides, *ablation]
             argv += ["--seed", str(seed), "--probe.table", "false", "--run_dir", str(folder)]
+            argv += ["--probe.on_collapse", "warn"]  # what a worse loss comes to is the question
             plain = not ablation
             runs.append(Run(name, seed, argv, folder, raw=plain and seed == seeds[0], untrained=plain))
     return runs

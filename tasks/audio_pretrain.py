@@ -4,11 +4,11 @@
     python tasks/audio_pretrain.py fit --help          every key, with its meaning
 
 --data.source   a folder of WAV, FLAC, OGG or MP3 files (with or without train/ and test/; subfolders are
-                labels), a CSV, TSV or JSONL manifest, a Parquet file or a folder of them, or a hub
-                data set's name
---data.stream   how many clips are called an epoch: a hub data set or a folder of Parquet files is then
-                read as it is trained on, for what does not fit a disk
---run_dir       where everything goes; a run found there is continued
+                labels), a CSV, TSV or JSONL manifest, a Parquet or tar file (WebDataset) or a folder of
+                them, or a hub data set's name
+--data.stream   how many clips are called an epoch: a hub data set, or Parquet or tar files, are then
+                read as they are trained on, for what does not fit a disk
+--run_dir       where everything goes; a run found there is continued, at the step where it stopped
 --model.encoder a class path, yours included: my_lab.MyEncoder, any nn.Module with features_dim
 
 A run leaves config.yaml, metrics.csv, checkpoints/, encoder.safetensors, curves.png, features.png,

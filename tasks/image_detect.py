@@ -25,9 +25,9 @@ from bt_multimodal.cli import (
     add_encoder,
     base_parser,
     choose_run_dir,
-    last_checkpoint,
     make_trainer,
     run_command,
+    train,
 )
 
 if TYPE_CHECKING:
@@ -49,21 +49,20 @@ def parser() -> "ArgumentParser":
 
 def fit(made: "ArgumentParser", config: "Namespace") -> int:
     """Train, test, and write what a run leaves."""
-    import torch
-
     from bt_multimodal.checkpoint import load_encoder
+    from bt_multimodal.random_state import seed_all
     from bt_multimodal.report import Comparison, save_comparison
     from encoders.image.detection_picture import draw_detections
     from encoders.image.detection_training import Detection, DetectionData
 
     run = choose_run_dir(config)
-    torch.manual_seed(config.seed)
+    seed_all(config.seed)
     encoder = load_encoder(config.encoder, weights=not config.fresh).encoder
     data = DetectionData(seed=config.seed, **config.data.as_dict())
     model = Detection(encoder, data, **config.model.as_dict())
     model.schedule(config.trainer.max_steps)  # refuses what does not fit, before long work
     trainer = make_trainer(made, config, run)
-    trainer.fit(model, datamodule=data, ckpt_path=last_checkpoint(run))
+    train(trainer, model, data)
     trainer.test(model, datamodule=data, verbose=False)
     if not trainer.is_global_zero:
         return 0

@@ -4,12 +4,13 @@ A view is float ``[B, 1, F, T]``, normalised. Legend: ``B`` samples, ``S`` sampl
 ``F`` mel bands, ``T`` frames.
 """
 
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bt_multimodal.collectives import gather_dealt
 from bt_multimodal.decoding import DecodedRecords
 from encoders.audio import ops
 from encoders.audio.decode import decode_audio, read_audio
@@ -23,8 +24,9 @@ class SpectrogramViews(nn.Module):
 
     Both views alike: mixed in the linear domain with a past clip, random resize crop, random linear
     fader, and if wanted Gaussian noise and SpecAugment's masks. The past clips are a memory that
-    fills as batches go by (each rank its own), so the views depend on the batches before; everything
-    else depends on (seed, epoch, sample, view) alone.
+    fills as batches go by, so the views depend on the batches before; everything else depends on
+    (seed, epoch, sample, view) alone. All ranks have the same memory, so that the views are those of one
+    process: a step gathers the batch's spectrograms, ``4 N F T`` bytes.
 
     Args:
         seconds: of sound a view; longer clips are cropped, both views alike, shorter ones padded
@@ -128,6 +130,7 @@ class SpectrogramViews(nn.Module):
         """``[B, 1, F, T]`` of `common` to the view of the same shape."""
         p, x = parameters, data
         if self._past is not None:
+            self._past = self._past.to(x.device)  # read from a checkpoint it may lie elsewhere
             partner = (p["partner"] * min(self._given, self.memory)).long()
             x = ops.log_mixup_exp(x, self._past[partner], p["mixup"])
         if self.mixup > 0 and view == 1:  # both views hold the same stretch: remembered once, after both
@@ -156,10 +159,17 @@ class SpectrogramViews(nn.Module):
             raise ValueError("mean and std of the log-mels are neither given nor measured")
         return (x - self.mean) / self.std
 
+    def get_extra_state(self) -> dict[str, Any]:
+        """The memory: part of a run's checkpoint."""
+        return {"past": self._past, "given": self._given}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self._past, self._given = state["past"], state["given"]
+
     def _remember(self, x: Tensor) -> None:
         if self._past is None:
             self._past = x.new_zeros(self.memory, *x.shape[1:])
-        x = x[-self.memory :]
+        x = gather_dealt(x)[-self.memory :]
         at = torch.arange(self._given, self._given + len(x), device=x.device) % self.memory
         self._past[at] = x
         self._given += len(x)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from bt_multimodal.data import GlobalBatches, training_loader
+from bt_multimodal.data import GlobalBatches, place, training_loader
 from bt_multimodal.errors import TrainingFailedError
 from encoders.image.annotations import open_annotated
 from encoders.image.detection_data import Pictures, TestPictures, TrainPictures, run_length
@@ -62,17 +62,14 @@ class DetectionData(pl.LightningDataModule):
         self.masks, self.seed, self.batch_size, self.num_workers = masks, seed, batch_size, num_workers
         self._sizes, self._test_size, self._longest = sizes, test_size, longest
 
-    def _ranks(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
     def train_dataloader(self) -> DataLoader:
-        rank, world = self._ranks()
         dataset = TrainPictures(self.train, self._sizes, self._longest, self.seed, self.masks)
+        rank, world, start = place(self.trainer, len(dataset) // self.batch_size)
         pin_memory = torch.cuda.is_available()
-        return training_loader(dataset, self.batch_size, rank, world, self.num_workers, pin_memory)
+        return training_loader(dataset, self.batch_size, rank, world, self.num_workers, pin_memory, start)
 
     def test_dataloader(self) -> DataLoader:
-        rank, world = self._ranks()
+        rank, world, _ = place(self.trainer, 1)
         own = max(1, self.batch_size // world)
         pictures = self.test.pictures
         dataset = TestPictures(pictures, self._test_size, self._longest, own, rank, world)

@@ -156,7 +156,7 @@ def assert_same(measured, expected):
 def sharded_step(views):
     """One step of LARS on parameters that FSDP shards over the ranks: terms and the new weights."""
     model = network(BarlowTwinsLoss())
-    synchronise_batch_norm(model)
+    synchronise_batch_norm(model, "cpu")
     mesh = dist.init_device_mesh("cpu", (dist.get_world_size(),))
     for part in (model.encoder, model.projector, model):
         fully_shard(part, mesh=mesh)
@@ -176,14 +176,14 @@ def rank_main(rank, world, folder):
     for case, sizes in enumerate(SIZES[world]):
         views = shards(sizes)[rank]
         for name, loss in {**RIGHT, **VARIANTS, **(WRONG if case == 0 else {})}.items():
-            model = DistributedDataParallel(synchronise_batch_norm(network(loss)))
+            model = DistributedDataParallel(synchronise_batch_norm(network(loss), "cpu"))
             results[name, case] = measure(model, views)
     views = shards(SIZES[world][0])[rank]
     results["batch norm"] = measure(
         DistributedDataParallel(network(BarlowTwinsLoss()), broadcast_buffers=False), views
     )
     for count in COUNTS:
-        model = synchronise_batch_norm(network(BarlowTwinsLoss(), accumulate=count))
+        model = synchronise_batch_norm(network(BarlowTwinsLoss(), accumulate=count), "cpu")
         results["accumulate", count] = measure(DistributedDataParallel(model), views)
     for dtype in (torch.bfloat16, torch.float16):
         z = [view.to(dtype).requires_grad_() for view in views]

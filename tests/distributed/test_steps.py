@@ -12,8 +12,10 @@ from bt_multimodal import LARS, BarlowTwins, BarlowTwinsLoss, Projector
 from bt_multimodal.batch_norm import synchronise_batch_norm
 from bt_multimodal.data import TwinDataset, training_loader
 from bt_multimodal.decoding import DecodedRecords
+from bt_multimodal.draws import uniforms
 from bt_multimodal.optim import parameter_groups, schedule
 from bt_multimodal.views import finish_views
+from encoders.audio.views import SpectrogramViews
 from encoders.image.encoders import ConvNet
 from encoders.image.modality import IMAGES
 from encoders.image.views import DigitViews
@@ -35,7 +37,7 @@ def train(rank=0, world=1, synchronise=True):
     scheduler = schedule(optimizer, BATCH, 5, 4 * len(loader))
     model = twins
     if world > 1:
-        model = DistributedDataParallel(synchronise_batch_norm(twins) if synchronise else twins)
+        model = DistributedDataParallel(synchronise_batch_norm(twins, "cpu") if synchronise else twins)
     losses = []
     while True:
         for batch in loader:
@@ -79,10 +81,25 @@ def communication(rank, world):
     return found
 
 
+def sounds(rank=0, world=1):
+    """Both views of this rank's clips in three batches; 9 clips do not divide by 2 or 4."""
+    views = SpectrogramViews(seconds=0.1, memory=20, mean=0.0, std=1.0)
+    found = []
+    for step in range(3):
+        waves = torch.randn(9, views.samples, generator=torch.Generator().manual_seed(step))
+        own = torch.arange(9)[rank::world]
+        data = views.common(waves[own])
+        for view in (0, 1):
+            parameters = views.draw(uniforms(0, step, own, view, views.draws), view)
+            found.append(views.on_batch(data, parameters, view))
+    return found
+
+
 def rank_main(rank, world, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     results = {"losses": train(rank, world), "bytes": communication(rank, world)}
+    results["sounds"] = sounds(rank, world)
     results["batch norm per rank"] = train(rank, world, synchronise=False)
     torch.save(results, f"{folder}/{rank}.pt")
     dist.barrier()
@@ -110,6 +127,12 @@ def test_the_curve_is_that_of_one_process(ranks, alone):
 def test_the_curve_shows_batch_norm_per_rank(ranks, alone):
     for result in ranks:
         assert (result["batch norm per rank"] / alone - 1).abs().max() > 1e-3
+
+
+def test_past_clips_are_those_of_all_ranks(ranks):
+    for rank, result in enumerate(ranks):
+        for found, whole in zip(result["sounds"], sounds(), strict=True):
+            torch.testing.assert_close(found, whole[rank :: len(ranks)])
 
 
 def test_what_a_step_sends(ranks):

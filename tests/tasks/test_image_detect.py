@@ -104,14 +104,18 @@ def figures(out):
     return name, {column: value for column, (value, _) in cells.items()}
 
 
+def last_checkpoint(out):
+    return torch.load(max((out / "checkpoints").iterdir()), weights_only=True)
+
+
 def weights(out):
-    state = torch.load(out / "checkpoints" / "last.ckpt", weights_only=False)
+    state = last_checkpoint(out)
     return state["state_dict"], state["global_step"]
 
 
 def test_every_weight_is_trained_and_batchnorms_do_not_decay(tmp_path, encoder, devkit):
     assert voc(encoder, devkit, tmp_path, 1) == 0
-    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)
+    state = last_checkpoint(tmp_path)
     weights, norms = state["optimizer_states"][0]["param_groups"]
     assert (weights["weight_decay"], norms["weight_decay"]) == (1e-4, 0)
     resnet = TorchvisionEncoder("resnet18").module

@@ -120,6 +120,7 @@ WRONG = {
     "warm-up too long": (["--model.warmup_epochs", "9"], "warm-up"),
     "accumulate": (["--trainer.accumulate_grad_batches", "2"], "another objective"),
     "accumulate in a file": (["--config", "{tmp}/accumulate.yaml"], "another objective"),
+    "sharded weights": (["--trainer.strategy", "fsdp"], "use ddp, or FSDP in a loop of your own"),
     "form": (["--model.loss.form", "grim"], "grim"),
     "one of two kinds of loss": (
         ["--model.loss.lamb", "0"],

@@ -125,7 +125,7 @@ def test_damaged_pictures_keep_features_and_targets_together(tmp_path, encoder, 
 
     assert run(encoder, voc, "--run_dir", str(tmp_path / "whole")) == 0
     monkeypatch.setattr(ClassificationViews, "decode", broken)
-    monkeypatch.setattr(DecodedRecords.__init__, "__defaults__", (False, 0.05))
+    monkeypatch.setattr(DecodedRecords.__init__, "__defaults__", (False, 0.05, None))
     with pytest.warns(UserWarning, match="damaged record"):
         assert run(encoder, voc, "--run_dir", str(tmp_path / "run")) == 0
     found = json.loads((tmp_path / "run" / "table.json").read_text())

@@ -1,0 +1,116 @@
+"""What to expect of 1 to 64 GPUs: compute, bytes and memory of a step, from measured parts and arithmetic.
+
+    python benchmarks/scaling.py [--n 2048] [--d 8192] [--tflops 400] [--share 0.35] [--gbits 400] [--gib 80]
+
+The reference recipe: a ResNet-50 on 224-pixel pictures, a projector of three layers of D, bfloat16 autocast.
+Measured here, on a small batch: the floating point operations (torch's counter, forward and backward) and the
+bytes that autograd keeps for the backward pass, both a sample and a view. Arithmetic, a GPU of W, n = N / W:
+
+* operations: n * 2 views of the network's, and the loss's 8 n N D (two Gram matrices forward, two products
+  backward);
+* sent: embeddings (W-1)/W * 2 N D * 2 bytes (a gather in bfloat16); gradients 2 (W-1)/W * P * 4 (a ring);
+  BatchNorm 2 views * (2 C + 1 forward, 2 C backward) * 4 * (W-1)/W, C channels of all layers together;
+* memory: 12 P (weights, gradients, momentum), the kept bytes of n * 2 views, or of n / K of one view in
+  micro-batches, and the loss's 4 (4 N D + 4 n D + 2 n N): embeddings gathered and standardised, their
+  gradients, rows of the Gram matrices. K is the smallest that fits the memory;
+* seconds: operations over ``--tflops`` times ``--share`` (the part of its peak that a GPU reaches: an
+  assumption, as is the speed of the network); a forward pass more (a third of the whole) where K > 1.
+  Sending takes the bytes over ``--gbits``; it overlaps with the backward pass, so the step takes between the
+  longer of the two and their sum.
+
+No figure of a GPU was measured.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+SAMPLES = 4
+
+
+def measure(d: int) -> tuple[float, float, int, int]:
+    """Operations and kept bytes a sample and a view, parameters, and channels that are normalised."""
+    import torch
+    from torch import nn
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from bt_multimodal import Projector
+    from encoders.image.encoders import TorchvisionEncoder
+
+    encoder = TorchvisionEncoder("resnet50")
+    network = nn.Sequential(encoder, Projector([encoder.features_dim, d, d, d]))
+    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage  # held, so that no address comes twice
+        return x
+
+    view = torch.randn(SAMPLES, 3, 224, 224)
+    with FlopCounterMode(display=False) as counter:
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
+            torch.autocast("cpu", torch.bfloat16),
+        ):
+            z = network(view)
+        size = sum(storage.nbytes() for storage in kept.values())
+        # The weights' own copies in bfloat16 are kept once, whatever the batch.
+        size -= 2 * sum(p.numel() for p in network.parameters() if p.ndim > 1)
+        z.float().sum().backward()
+    parameters = sum(p.numel() for p in network.parameters())
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return (
+        counter.get_total_flops() / SAMPLES,
+        size / SAMPLES,
+        parameters,
+        sum(m.num_features for m in norms),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--n", type=int, default=2048, help="the global batch")
+    parser.add_argument("--d", type=int, default=8192, help="width of the embedding")
+    parser.add_argument("--tflops", type=float, default=400, help="a GPU's peak in bfloat16")
+    parser.add_argument("--share", type=float, default=0.35, help="of the peak that is reached")
+    parser.add_argument("--gbits", type=float, default=400, help="a GPU's link, in Gbit/s")
+    parser.add_argument("--gib", type=float, default=80, help="a GPU's memory")
+    asked = parser.parse_args()
+    n_all, d = asked.n, asked.d
+    operations, kept, p, channels = measure(d)
+    print(
+        f"measured: {operations / 1e9:.1f} Gflop and {kept / 2**20:.0f} MiB kept a sample and view; "
+        f"{p / 1e6:.1f} M parameters, {channels} normalised channels"
+    )
+    print(
+        f"N {n_all}, D {d}; {asked.tflops:g} Tflop/s * {asked.share:g}, {asked.gbits:g} Gbit/s, "
+        f"{asked.gib:g} GiB\n"
+    )
+    print(
+        "GPUs     n   K  Tflop (loss) MiB sent: z    grads    BN  memory GiB  s compute  s sending  samples/s"
+    )
+    for world in (1, 2, 4, 8, 16, 32, 64):
+        n, part = n_all // world, (world - 1) / world
+        loss = 8 * n * n_all * d
+        work = 2 * n * operations + loss
+        z, grads = part * 2 * n_all * d * 2, 2 * part * p * 4
+        norm = part * 2 * (4 * channels + 106) * 4
+        fixed = 12 * p + 4 * (4 * n_all * d + 4 * n * d + 2 * n * n_all)
+        k, memory = 1, fixed + 2 * n * kept
+        while memory > asked.gib * 2**30:
+            k += 1
+            memory = fixed + n * kept / k
+        compute = work / (asked.tflops * 1e12 * asked.share) * (4 / 3 if k > 1 else 1)
+        sending = (z + grads + norm) / (asked.gbits * 1e9 / 8)
+        print(
+            f"{world:4}{n:6}{k:4}{work / 1e12:8.2f} ({100 * loss / work:.1f} %){z / 2**20:12.1f}"
+            f"{grads / 2**20:9.1f}{norm / 2**20:6.2f}{memory / 2**30:12.1f}{compute:11.3f}{sending:11.3f}"
+            f"{n_all / (compute + sending):7.0f} to {n_all / max(compute, sending):.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
