@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from benchmarks.namespaces import INTERFACE, hosts, why_not
 from bt_multimodal.errors import TRY_AGAIN
@@ -24,6 +25,7 @@ import os, sys, time
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -177,3 +179,42 @@ def test_a_host_that_is_cut_off_ends_the_run_which_then_continues(four_hosts, tm
     assert continued["step"] == expected["step"] == STEPS
     for name, tensor in expected["twins"].items():
         assert torch.equal(continued["twins"][name], tensor), name
+
+
+def test_the_command_line_on_two_hosts(four_hosts, tmp_path):
+    pair, other_pair = four_hosts[:2], four_hosts[2:]
+    folder, whole = tmp_path / "cut", tmp_path / "whole"
+
+    def command(folder):
+        words = ["fit", "--config", "configs/image/digits.yaml", "--run_dir", str(folder)]
+        words += ["--trainer.num_nodes", "2", "--trainer.devices", "1", "--trainer.strategy", "ddp"]
+        words += ["--trainer.max_epochs", "40", "--probe.table", "false", "--probe.every", "100"]
+        words += ["--model.projector", "[32, 32]", "--model.encoder.widths", "[8, 16]"]
+        words += ["--checkpoint.steps", "1", "--rank_timeout", "10"]
+        return [str(ROOT / "tasks" / "image_pretrain.py"), *words]
+
+    def newest(folder):
+        steps = [int(path.stem[5:]) for path in (folder / "checkpoints").glob("step=*.ckpt")]
+        return max(steps, default=0)
+
+    log = tmp_path / "first.log"
+    first = torchrun(pair, 29500, command(folder), log)
+    until = time.time() + PATIENCE
+    while newest(folder) < CUT_AT:
+        assert time.time() < until, said(log, 0)
+        assert all(process.poll() is None for process in first), said(log, 0)
+        time.sleep(0.05)
+    pair[1].cut()
+    assert all(wait(first, log, 3 * BOUND)), "torchrun's own status"
+    assert "rank 1 on host-1 has not been heard of for " in said(log, 0)
+    assert "rank 0 on host-0: its machine has not answered at " in said(log, 1)
+    assert CUT_AT <= newest(folder) < 200
+
+    pair[1].restore()
+    for hosts_of_run, out in ((pair, folder), (other_pair, whole)):
+        log = tmp_path / f"{out.name}.log"
+        assert wait(torchrun(hosts_of_run, 29500, command(out), log), log, PATIENCE) == [0, 0], said(log, 0)
+    found, expected = (load_file(path / "encoder.safetensors") for path in (folder, whole))
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
