@@ -73,6 +73,11 @@ class TwinDataset(Dataset):
         return self.__getitems__([key])
 
 
+def shuffled(n: int, seed: int, of: int) -> Tensor:
+    """``0 .. n - 1`` in an order that depends on (seed, of) alone, such as a run's seed and an epoch."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + of))
+
+
 class GlobalBatches(Sampler[list[tuple[int, int]]]):
     """This rank's part of every global batch, as ``(epoch, index)`` pairs.
 
@@ -121,9 +126,8 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         return self.n // self.batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.n, generator=generator)
         epoch = self.epoch
+        order = shuffled(self.n, self.seed, epoch)
         done = self._start[1] if epoch == self._start[0] else 0
         for batch in order[: len(self) * self.batch_size].view(-1, self.batch_size)[done:]:
             yield [(epoch, i) for i in batch[self.rank :: self.world].tolist()]

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from bt_multimodal import tars
-from bt_multimodal.data import TwinDataset, as_is
+from bt_multimodal.data import TwinDataset, as_is, shuffled
 from bt_multimodal.decoding import DecodedRecords, Tally
 from bt_multimodal.records import DataError, Records, find_column
 from bt_multimodal.tables import check_hub_name, load_from_hub, nowhere, split_files, there_are, within
@@ -91,7 +91,7 @@ class Stream:
         Raises:
             DataError: a file that cannot be read.
         """
-        for file, first, step in _share(_order(self.files, seed, epoch), part, parts):
+        for file, first, step in _share(shuffled(self.files, seed, epoch).tolist(), part, parts):
             name, read = self._files[file]
             try:
                 for i, cell in islice(enumerate(read()), first, None, step):
@@ -209,10 +209,6 @@ def _hub_cells(rows: Any) -> Iterator[Any]:
         yield from table.column(0).to_pylist()
 
 
-def _order(n: int, seed: int, of: int) -> list[int]:
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + of)).tolist()
-
-
 def _share(files: list[int], part: int, parts: int) -> list[tuple[int, int, int]]:
     """The files of which a part reads every ``step``-th record from ``first``: ``(file, first, step)``.
 
@@ -288,7 +284,7 @@ class TwinStream(IterableDataset):
                 records = DecodedRecords(self.stream.records(held), self.augmentations.decode, tally=tally)
                 dataset = TwinDataset(records, self.augmentations, self.seed)
                 key = (self.epoch * parts + part) * 4096 + chunks
-                order = _order(len(held), self.seed, key)
+                order = shuffled(len(held), self.seed, key).tolist()
                 cut = len(held) - len(held) % self.batch_size
                 for at in range(0, cut, self.batch_size):
                     yield dataset, [(key, i) for i in order[at : at + self.batch_size]]

@@ -100,6 +100,15 @@ def wait(processes, log, seconds):
         pytest.fail(f"does not end in {seconds} s:\n{said(log, 0)}\n{said(log, 1)}")
 
 
+def wait_for_step(step, processes, log):
+    """Until a run has saved the step `CUT_AT`; ``step()`` is its newest checkpoint's."""
+    until = time.time() + PATIENCE
+    while step() < CUT_AT:
+        assert time.time() < until, said(log, 0)
+        assert all(process.poll() is None for process in processes), said(log, 0)
+        time.sleep(0.05)
+
+
 def said(log, node):
     return Path(f"{log}.{node}").read_text()
 
@@ -152,11 +161,7 @@ def test_a_host_that_is_cut_off_ends_the_run_which_then_continues(four_hosts, tm
     uninterrupted = torchrun(other_pair, 29501, command(whole), tmp_path / "whole.log")
     log = tmp_path / "first.log"
     first = torchrun(pair, 29500, command(folder), log)
-    until = time.time() + PATIENCE
-    while step_of(folder) < CUT_AT:
-        assert time.time() < until, said(log, 0)
-        assert all(process.poll() is None for process in first), said(log, 0)
-        time.sleep(0.05)
+    wait_for_step(lambda: step_of(folder), first, log)
     pair[1].cut()
     statuses = wait(first, log, BOUND)
     assert all(statuses), "torchrun's own status"
@@ -199,11 +204,7 @@ def test_the_command_line_on_two_hosts(four_hosts, tmp_path):
 
     log = tmp_path / "first.log"
     first = torchrun(pair, 29500, command(folder), log)
-    until = time.time() + PATIENCE
-    while newest(folder) < CUT_AT:
-        assert time.time() < until, said(log, 0)
-        assert all(process.poll() is None for process in first), said(log, 0)
-        time.sleep(0.05)
+    wait_for_step(lambda: newest(folder), first, log)
     pair[1].cut()
     assert all(wait(first, log, 3 * BOUND)), "torchrun's own status"
     assert "rank 1 on host-1 has not been heard of for " in said(log, 0)
