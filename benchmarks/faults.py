@@ -217,52 +217,43 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def full_disk(out: Path, whole: Run) -> Row:
-    """A disk with room for some checkpoints, full after a while, that is then given room."""
-    run = Run([*IMAGES, "--checkpoint.steps", "20"], out / "full")
+def refused(
+    name: str, out: Path, whole: Run, refuse: Callable[[Path], None], relent: Callable[[Path], None]
+) -> Row:
+    """A run on a disk of its own that takes no more after a while, and then does again."""
+    run = Run([*IMAGES, "--checkpoint.steps", "20"], out / name)
     with mounted(run.folder, "size=64m"):
         child = run.start()
         while not run.checkpoints:
             time.sleep(0.01)
-        filler = run.folder / "filler"
-        with filler.open("wb") as file:  # the run has to share the disk
-            try:
-                while True:
-                    file.write(b"0" * 65536)
-                    file.flush()
-            except OSError:
-                pass
+        refuse(run.folder)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         said, kept = run.said(), run.step
-        filler.unlink()
+        relent(run.folder)
         end = run.finish()
         found = differs(run.result(), whole.result()) if end == 0 else f"status {end}"
     return (
-        "full disk", f"status {status}, checkpoint of step {kept} kept",
+        name, f"status {status}, checkpoint of step {kept} kept",
         f"{found} differs; said: {said}", status == 1 and kept > 0 and found in ("nothing", "files"),
     )  # fmt: skip
 
 
-def read_only(out: Path, whole: Run) -> Row:
-    """A file system that turns read-only in mid-run."""
-    run = Run([*IMAGES, "--checkpoint.steps", "20"], out / "read-only")
-    with mounted(run.folder, "size=256m"):
-        child = run.start()
-        while not run.checkpoints:
-            time.sleep(0.01)
-        # Refused while a file is open for writing: asked for until it is not.
-        remount = ["mount", "-o", "remount,{}", str(run.folder)]
-        while subprocess.run([word.format("ro") for word in remount], capture_output=True).returncode:
-            time.sleep(0.001)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        said, kept = run.said(), run.step
-        subprocess.run([word.format("rw") for word in remount], check=True)
-        end = run.finish()
-        found = differs(run.result(), whole.result()) if end == 0 else f"status {end}"
-    return (
-        "read-only disk", f"status {status}, checkpoint of step {kept} kept",
-        f"{found} differs; said: {said}", status == 1 and kept > 0 and found in ("nothing", "files"),
-    )  # fmt: skip
+def fill(folder: Path) -> None:
+    """Leave no room on its disk; what does it is `folder / "filler"`."""
+    with (folder / "filler").open("wb") as file:
+        try:
+            while True:
+                file.write(b"0" * 65536)
+                file.flush()
+        except OSError:
+            pass
+
+
+def remount(folder: Path, how: str) -> None:
+    """Read-only or not: refused while a file is open for writing, so asked for until it is not."""
+    command = ["mount", "-o", f"remount,{how}", str(folder)]
+    while subprocess.run(command, capture_output=True).returncode:
+        time.sleep(0.001)
 
 
 def truncated(out: Path, whole: Run) -> Row:
@@ -334,7 +325,12 @@ def main() -> int:
         lambda: damaged(out, 0.05, ends=True),
     ]
     if os.geteuid() == 0:
-        faults += [lambda: full_disk(out, whole), lambda: read_only(out, whole)]
+        faults += [
+            lambda: refused("full disk", out, whole, fill, lambda folder: (folder / "filler").unlink()),
+            lambda: refused(
+                "read-only disk", out, whole, lambda f: remount(f, "ro"), lambda f: remount(f, "rw")
+            ),
+        ]
     rows = []
     for fault in faults:
         began = time.monotonic()
