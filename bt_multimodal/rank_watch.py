@@ -165,7 +165,9 @@ class RankWatch:
             for sequence in itertools.count():
                 self._post(store, sequence)
                 self._read(store, known)
-                if self._leave.wait(self._period) or self._has_ended(0):
+                # Sooner until all have been heard of: who is lost early is to be named with its host.
+                share = 1 if len(known) == len(self._others) else 10
+                if self._leave.wait(self._period / share) or self._has_ended(0):
                     break
             if self._ended and not self._has_ended(0):
                 self._post(store, sequence + 1)
