@@ -36,7 +36,7 @@ def stages(records: Any, views: Any, index: Any) -> dict[str, float]:
     """Seconds of each stage for the clips at ``index``."""
     import torch
 
-    from bt_multimodal.views import Views, draw_parameters, finish_views, record_parameters, stack_views
+    from bt_multimodal.views import Views, collate_views, draw_parameters, finish_views, record_parameters
 
     seconds: dict[str, float] = {}
     rows = index.tolist()
@@ -47,7 +47,7 @@ def stages(records: Any, views: Any, index: Any) -> dict[str, float]:
     def cut() -> Views:
         asked = record_parameters(views, parameters)
         made = [[views.on_record(one, p) for p in own] for one, own in zip(decoded, asked, strict=True)]
-        return stack_views(parameters, made, torch.zeros(len(rows)))
+        return collate_views(views, parameters, made, torch.zeros(len(rows)))
 
     seconds["cut"], batch = timed(cut)
     seconds["log-mel"], _ = timed(lambda: views.common(batch.first.data))

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -289,18 +290,17 @@ def _last_line(error: Exception) -> str:
     return lines[-1] if "Traceback" in str(error) else " ".join(lines)
 
 
-def _spec(part: Any) -> dict[str, Any]:
-    return {
-        "class_path": part.class_path,
-        "init_args": part.init_args.as_dict() if "init_args" in part else {},
-    }
+def _spec(config: Any, made: Any) -> dict[str, Any]:
+    """What `checkpoint.build` takes: a config's class and arguments, and what it can do without files."""
+    arguments = config.init_args.as_dict() if "init_args" in config else {}
+    return {"class_path": config.class_path, "init_args": arguments | getattr(made, "portable", {})}
 
 
 def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
     from bt_multimodal.callbacks import CollapseWatch, MetricsFile, OnlineProbe, Watch
     from bt_multimodal.checkpoint import export_encoder
     from bt_multimodal.datamodule import TwinData
-    from bt_multimodal.features import FeatureTable, extract_features, raw_features
+    from bt_multimodal.features import FeatureTable, extract_features
     from bt_multimodal.pretraining import Pretraining, check_first_batch
     from bt_multimodal.random_state import seed_all
     from bt_multimodal.ranks import Ranks
@@ -338,17 +338,16 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") ->
     train(trainer, model, data)
     if not trainer.is_global_zero:
         return 0
-    export_encoder(run / "encoder.safetensors", encoder, _spec(config.model.encoder), _spec(config.views))
+    specs = _spec(config.model.encoder, encoder), _spec(config.views, data.views)
+    export_encoder(run / "encoder.safetensors", encoder, *specs)
     plot_curves(run / "metrics.csv", run / "curves.png")
     if before is not None:
         after = features()
-        tables = {
-            modality.raw: [raw_features(data.views, part, modality.raw_features) for part in both],
-            "untrained encoder": before,
-            "trained encoder": after,
-        }
+        raw = modality.raw_tables(data.views, both)
         comparison = compare(
-            tables, modality.unit, data.test_is_held_out,
+            {**raw, "untrained encoder": before, "trained encoder": after},
+            modality.unit, data.test_is_held_out,
+            modality.baselines and partial(modality.baselines, *both, model.twins.encoder.features_dim),
             per_class=config.probe.per_class, seed=config.seed, linear=config.probe.linear,
         )  # fmt: skip
         save_comparison(run, comparison)

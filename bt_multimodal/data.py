@@ -1,6 +1,6 @@
 """Batches of twin views: what a batch holds, and the order of the samples."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -8,14 +8,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bt_multimodal.decoding import DecodedRecords
+from bt_multimodal.features import FeatureTable, raw_features
 from bt_multimodal.records import DataError, Splits, open_records
 from bt_multimodal.views import (
     AugmentationSet,
     Views,
+    collate_views,
     draw_parameters,
     draw_views,
     record_parameters,
-    stack_views,
 )
 
 
@@ -23,21 +24,34 @@ class Modality(NamedTuple):
     """What the core has to be told of a modality to open and name its data."""
 
     unit: str  # plural, for rates: "images"
-    raw: str  # the trivial baseline: "raw pixels"
-    raw_features: Callable[[Any], Tensor]  # and what it is: a view to [B, F]
     extensions: tuple[str, ...]
     columns: tuple[str, ...]  # conventional names of the content column
     embedded: Mapping[str, Callable[[], Mapping[str, list[Any]]]]  # sets that need no files, by name
+    inline: bool = False  # whether a table's cells are the contents themselves, rather than paths
+    raw: str | None = None  # the trivial baseline: "raw pixels"
+    raw_features: Callable[[Any], Tensor] | None = None  # and what it is: a view to [B, F]
+    # More of them, as rows of the final table: training and test records, the encoder's features_dim,
+    # and options of `probes.evaluate` but ``mlp``.
+    baselines: Callable[..., dict[str, dict[str, tuple[float, float | None]]]] | None = None
 
-    def open(self, source: str, **options: Any) -> Splits:
+    def open(self, source: str | Sequence[str], **options: Any) -> Splits:
         """`open_records` of a source of this modality, with its options."""
         return open_records(
             source,
             extensions=self.extensions,
             content_columns=self.columns,
             embedded=self.embedded,
+            inline=self.inline,
             **options,
         )
+
+    def raw_tables(
+        self, views: AugmentationSet, parts: Sequence[DecodedRecords]
+    ) -> dict[str, list[FeatureTable]]:
+        """The trivial baseline's features of several sets of records, by its name; none where it has none."""
+        if self.raw is None or self.raw_features is None:
+            return {}
+        return {self.raw: [raw_features(views, part, self.raw_features) for part in parts]}
 
 
 class TwinDataset(Dataset):
@@ -67,7 +81,7 @@ class TwinDataset(Dataset):
         parameters = draw_parameters(self.augmentations, self.seed, epoch, index)
         asked = record_parameters(self.augmentations, parameters)
         made, label = self.records.read(index, lambda file, k: [read(file, own) for own in asked[k]])
-        return stack_views(parameters, made, label)
+        return collate_views(self.augmentations, parameters, made, label)
 
     def __getitem__(self, key: tuple[int, int]) -> Views:
         return self.__getitems__([key])

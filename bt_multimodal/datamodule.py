@@ -1,12 +1,16 @@
 """Records of one source as Lightning sees them."""
 
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
 import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader
 
 from bt_multimodal.data import GlobalBatches, Modality, TwinDataset, place, training_loader
 from bt_multimodal.decoding import DecodedRecords
-from bt_multimodal.records import stratified_split
+from bt_multimodal.records import Records, stratified_split
 from bt_multimodal.streams import Stream, StreamLoader, TwinStream
 from bt_multimodal.views import AugmentationSet
 
@@ -19,7 +23,7 @@ class TwinData(pl.LightningDataModule):
         modality: how to open the source.
         seed: the run's seed.
         source: a folder, a manifest (CSV, TSV, JSONL), Parquet, a hub data set's name, or an
-            embedded set such as ``sklearn:digits``.
+            embedded set such as ``sklearn:digits``; or several of them, taken together.
         batch_size: the global batch, over all ranks.
         content_column, label_column: columns of a table; found by convention.
         train_split, test_split: names of the splits; found by convention.
@@ -37,7 +41,7 @@ class TwinData(pl.LightningDataModule):
         views: AugmentationSet,
         modality: Modality,
         seed: int,
-        source: str,
+        source: str | list[str],
         batch_size: int = 256,
         content_column: str | None = None,
         label_column: str | None = None,
@@ -56,12 +60,17 @@ class TwinData(pl.LightningDataModule):
         if stream is not None:
             if not 2 <= batch_size <= stream:
                 raise ValueError(f"batch_size {batch_size} does not work with {stream} records an epoch")
+            if not isinstance(source, str):
+                raise ValueError("a stream has one source; a folder may hold several files of it")
             self._stream: Stream | None = Stream(
-                source, modality.columns, content_column, train_split or "train", modality.extensions
-            )
+                source, modality.columns, content_column, train_split or "train", modality.extensions,
+                modality.inline,
+            )  # fmt: skip
             self._steps = stream // batch_size
             # The first records are there to measure and try on; nothing is held out of a stream.
-            self.train = self.train_full = DecodedRecords(self._stream.first(seed), views.decode)
+            first = self._stream.first(seed)
+            _learn(views, first)
+            self.train = self.train_full = DecodedRecords(first, views.decode)
             self.validation = self.test = self.train.subset([])
             self.test_is_held_out = False
             return
@@ -79,6 +88,7 @@ class TwinData(pl.LightningDataModule):
             else (torch.arange(len(splits.train)), torch.empty(0, dtype=torch.int64))
         )
         GlobalBatches(len(keep), batch_size, seed)  # refuses a batch that does not fit, before long work
+        _learn(views, splits.train)
         self.train_full = DecodedRecords(splits.train, views.decode, cache)
         self.test = DecodedRecords(splits.test, views.decode, cache)
         self.test_is_held_out = splits.held_out
@@ -105,3 +115,13 @@ class TwinData(pl.LightningDataModule):
             self._stream, self.views, self.seed, own, self._steps, epoch, rank, world, start=done
         )
         return StreamLoader(dataset, self.num_workers, pin_memory)
+
+
+def _learn(views: AugmentationSet, records: Records) -> None:
+    def contents() -> Iterator[Any]:
+        for i in range(len(records)):
+            with suppress(OSError):  # named and counted when it is decoded
+                yield records.raw(i)
+
+    if hasattr(views, "learn"):
+        views.learn(contents())

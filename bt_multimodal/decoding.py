@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,6 +72,14 @@ class DecodedRecords:
     def name(self, i: int) -> str:
         """How to name record ``i`` in a message."""
         return self._records.name(int(self._rows[i]))
+
+    def raw(self, i: int) -> bytes | np.ndarray:
+        """The undecoded content of record ``i``.
+
+        Raises:
+            OSError: as `Records.raw`.
+        """
+        return self._records.raw(int(self._rows[i]))
 
     def subset(self, indices: Tensor | Sequence[int]) -> "DecodedRecords":
         """The records at ``indices``, in that order."""

@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,7 @@ def representations(
 
     from bt_multimodal.checkpoint import load_encoder
     from bt_multimodal.decoding import DecodedRecords
-    from bt_multimodal.features import extract_features, raw_features
+    from bt_multimodal.features import extract_features
 
     trained, own_views = load_encoder(encoder)
     given = own_views if views is None else views
@@ -97,9 +98,9 @@ def representations(
     def features(encoder: nn.Module) -> "list[FeatureTable]":
         return [extract_features(encoder, given, part, batch_size, device) for part in parts]
 
-    tables = {}
+    tables: dict[str, list[FeatureTable]] = {}
     if raw:
-        tables[modality.raw] = [raw_features(given, part, modality.raw_features) for part in parts]
+        tables |= modality.raw_tables(given, parts)
     if untrained:
         tables["untrained encoder"] = features(load_encoder(encoder, weights=False).encoder)
     return {**tables, "trained encoder": features(trained)}
@@ -124,8 +125,10 @@ def _evaluate(arguments: argparse.Namespace, modality: "Modality") -> str:
         require_labels=True,
     )
     tables = representations(arguments.encoder, splits[:2], modality, device=arguments.device)
+    width = tables["trained encoder"][0].features.shape[1]
     report = compare(
         tables, modality.unit, splits.held_out,
+        modality.baselines and partial(modality.baselines, splits.train, splits.test, width),
         per_class=arguments.per_class, draws=arguments.draws, k=arguments.k, seed=arguments.seed,
         linear=not arguments.no_linear, mlp=arguments.mlp,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bt_multimodal.decoding import DecodedRecords
 from bt_multimodal.twins import check_encoder, check_representation
-from bt_multimodal.views import AugmentationSet
+from bt_multimodal.views import AugmentationSet, collate
 
 
 class FeatureTable(NamedTuple):
@@ -44,13 +44,13 @@ def _batches(
                 continue
             batch.append(augmentations.clean(decoded))
             indices.append(index)
-            if batch[-1].shape != batch[0].shape:
+            if batch[-1].shape != batch[0].shape and not hasattr(augmentations, "collate"):
                 raise ValueError(
                     f"clean() must give one shape: {records.name(index)} is {list(batch[-1].shape)}, "
                     f"{records.name(indices[0])} is {list(batch[0].shape)}"
                 )
         if batch:
-            yield torch.stack(batch), indices
+            yield collate(augmentations, batch), indices
 
 
 def _table(records: DecodedRecords, rows: Iterable[tuple[Tensor, list[int]]]) -> FeatureTable:

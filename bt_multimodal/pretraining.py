@@ -125,7 +125,7 @@ def check_first_batch(model: Pretraining, views: AugmentationSet, batch: Views) 
         with torch.no_grad(), torch.random.fork_rng():
             view = finish_views(views, batch).first
             representation = encoder(view)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, LookupError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{type(encoder).__name__} does not take these views: {reason}") from error
     finally:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
@@ -94,7 +94,11 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    tables: Mapping[str, Sequence[FeatureTable]], unit: str, held_out: bool, **probes: Any
+    tables: Mapping[str, Sequence[FeatureTable]],
+    unit: str,
+    held_out: bool,
+    baselines: Callable[..., dict[str, dict[str, tuple[float, float | None]]]] | None = None,
+    **probes: Any,
 ) -> Comparison:
     """The final table: what the probes say of several representations of the same data.
 
@@ -102,10 +106,12 @@ def compare(
         tables: by name, the features of the training and of the test split.
         unit: what the samples are called, plural.
         held_out: whether the test split was drawn from the training split.
+        baselines: further rows, those of classifiers of their own, from options of `evaluate`.
         probes: options of `evaluate`.
     """
     train, test = next(iter(tables.values()))
-    rows = {name: evaluate(train, test, **probes) for name, (train, test) in tables.items()}
+    rows = {} if baselines is None else baselines(**{k: v for k, v in probes.items() if k != "mlp"})
+    rows |= {name: evaluate(train, test, **probes) for name, (train, test) in tables.items()}
     drawn = " (20 % held out)" if held_out else ""
     return Comparison(f"{len(test.labels)} test {unit}{drawn}, {len(train.labels)} for the probes", rows)
 

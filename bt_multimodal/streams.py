@@ -5,7 +5,6 @@ of it goes into the next. The policy for damaged records and the views are those
 """
 
 import copy
-import dataclasses
 import math
 import re
 import warnings
@@ -18,17 +17,18 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from bt_multimodal import tars
+from bt_multimodal.columns import DataError
 from bt_multimodal.data import TwinDataset, as_is, shuffled
 from bt_multimodal.decoding import DecodedRecords, Tally
-from bt_multimodal.records import DataError, Records, find_column
-from bt_multimodal.tables import check_hub_name, load_from_hub, nowhere, split_files, there_are, within
+from bt_multimodal.records import Part, Records
+from bt_multimodal.stream_files import hub_files, local_files
+from bt_multimodal.tables import Asked, as_content, check_hub_name, nowhere, within
 from bt_multimodal.tars import Stretch
 from bt_multimodal.views import AugmentationSet, Views
 
 CHUNK = 2048  # records at a time
-_READ = 64  # rows at a time
 _LARGEST = 2**28  # bytes that are fetched for a record
+Locate = Callable[[str], Path | Stretch | bytes]
 _SERVED, _PACKED = re.compile(r"(https?|hf)://"), re.compile(r"(zip|tar|gzip|bz2|xz|zstd|lz4)://")
 
 
@@ -46,8 +46,11 @@ class Stream:
         source: a hub dataset ``owner/name`` or ``name``, and ``:config`` if it has several, or a
             Parquet or tar file (WebDataset) or a folder of them.
         content_columns: looked for in that order when ``content_column`` is not given.
-        split: the hub's name of it; of files, what stands in their names (`tables.split_files`).
+        split: the hub's name of it; of files, what stands in their names (`tables.split_files`), or
+            where that is nothing in the column ``split`` of inline rows.
         extensions: likewise, of the members of a tar file's samples (``(".jpg", ".png")``).
+        inline: strings in cells are contents themselves, columns may be compound and text files of rows
+            are sources, as in `open_records`; the records of a row of ``"a,b"`` come one after the other.
 
     Attributes:
         files: how many files the records come in.
@@ -63,20 +66,21 @@ class Stream:
         content_column: str | None = None,
         split: str = "train",
         extensions: tuple[str, ...] = (),
+        inline: bool = False,
     ):
         self.source, self.split = source, split
-        members = tuple(extension.lstrip(".").lower() for extension in extensions)
+        asked = Asked(extensions, content_column, content_columns, None, split != "train", inline)
         path = Path(source).expanduser()
-        self._locate: Callable[[str], Path | Stretch] = nowhere
-        self._files: list[tuple[str, Callable[[], Iterator[Any]]]]  # the name of each, and how to read it
+        within_folder = partial(within, path if path.is_dir() else path.parent)
+        self._locate: Locate = (
+            as_content if inline else partial(_fetched, within_folder if path.exists() else nowhere)
+        )
         try:
-            if path.exists():
-                self._locate = partial(within, path if path.is_dir() else path.parent)
-                self._files = _local_files(path, split, content_column, content_columns, members)
-            else:
+            if not path.exists():
                 check_hub_name(source)
-                known = (*content_columns, *members)
-                self._files = _hub_files(source, split, content_column, known)
+            self._files = (
+                local_files(path, split, asked) if path.exists() else hub_files(source, split, asked)
+            )
         except DataError:
             raise
         except Exception as error:  # the hub's client, HTTP, the cache and the builders all have their own
@@ -94,8 +98,11 @@ class Stream:
         for file, first, step in _share(shuffled(self.files, seed, epoch).tolist(), part, parts):
             name, read = self._files[file]
             try:
-                for i, cell in islice(enumerate(read()), first, None, step):
-                    yield Row(f"{name} row {i}", cell.read_bytes() if isinstance(cell, Stretch) else cell)
+                for i, cells in islice(enumerate(read()), first, None, step):
+                    for cell in cells:
+                        yield Row(f"{name} row {i}", cell.read_bytes() if isinstance(cell, Stretch) else cell)
+            except DataError:
+                raise
             except Exception as error:  # as above
                 raise DataError(f"cannot read {name}: {type(error).__name__}: {error}") from error
 
@@ -118,15 +125,14 @@ class Stream:
 class _Held(Records):
     """Records in memory, each under the name it came with."""
 
-    def __init__(self, rows: Sequence[Row], locate: Callable[[str], Path | Stretch]):
+    def __init__(self, rows: Sequence[Row], locate: Locate):
         n = len(rows)
-        super().__init__(rows, torch.arange(n), torch.full((n,), -1), [], partial(_fetched, locate), "")
+        part = Part([row.cell for row in rows], locate, "")
+        super().__init__([part], torch.arange(n), torch.full((n,), -1), [])
+        self._names = [row.name for row in rows]
 
     def name(self, i: int) -> str:
-        return self._table[int(self._rows[i])].name
-
-    def _cell(self, i: int) -> Any:
-        return self._table[int(self._rows[i])].cell
+        return self._names[int(self._rows[i])]
 
 
 def _fetched(locate: Callable[[str], Path | Stretch], path: str) -> Path | Stretch | bytes:
@@ -143,70 +149,6 @@ def _fetched(locate: Callable[[str], Path | Stretch], path: str) -> Path | Stret
     if len(content) > _LARGEST:
         raise OSError(f"more than {_LARGEST:,} bytes")
     return content
-
-
-def _local_files(
-    path: Path, split: str, column: str | None, columns: Sequence[str], members: Sequence[str]
-) -> list[tuple[str, Callable[[], Iterator[Any]]]]:
-    import pyarrow.parquet as pq
-
-    kinds = (".parquet", ".tar")
-    root, found = (path, sorted(path.rglob("*"))) if path.is_dir() else (path.parent, [path])
-    hidden = [any(part[0] == "." for part in file.relative_to(root).parts) for file in found]
-    shown = [file for file, no in zip(found, hidden, strict=True) if not no and file.is_file()]
-    files = next(filter(None, ([f for f in shown if f.suffix.lower() == kind] for kind in kinds)), [])
-    if not files:
-        raise DataError(f"{str(path)!r} has no Parquet or tar file to stream")
-    splits = split_files(files, root, named=split != "train")
-    if len(splits) == 1 and split == "train":
-        (files,) = splits.values()
-    elif split in splits:
-        files = splits[split]
-    else:
-        raise DataError(f"{str(path)!r} has no split {split!r}; {there_are('splits', [split], list(splits))}")
-    read: Callable[[Path], Iterator[Any]]
-    if files[0].suffix.lower() == ".parquet":
-        names = pq.read_schema(files[0]).names
-        read = partial(_parquet_cells, find_column("content", column, columns, names, str(path)))
-    else:
-        wanted = (column,) if column else members
-        there = dict.fromkeys(extension for sample in tars.samples(files[0]) for extension in sample)
-        find_column("content", column, members, list(there), files[0].name)
-        read = partial(_tar_cells, wanted)
-    return [(str(file.relative_to(root)), partial(read, file)) for file in files]
-
-
-def _parquet_cells(column: str, file: Path) -> Iterator[Any]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(file) as table:
-        for batch in table.iter_batches(_READ, columns=[column]):
-            yield from batch.column(0).to_pylist()
-
-
-def _tar_cells(extensions: Sequence[str], file: Path) -> Iterator[Stretch | None]:
-    for sample in tars.samples(file):
-        yield tars.first(sample, extensions)
-
-
-def _hub_files(
-    source: str, split: str, column: str | None, known: Sequence[str]
-) -> list[tuple[str, Callable[[], Iterator[Any]]]]:
-    rows = load_from_hub(source, split=split, streaming=True)
-    features = rows.features or {}
-    column = find_column("content", column, known, list(features), source)
-    kind = features[column]
-    if hasattr(kind, "decode"):  # Audio, Image: bytes are wanted
-        rows = rows.cast_column(column, dataclasses.replace(kind, decode=False))
-    rows = rows.select_columns([column]).with_format("arrow")
-    n = rows.num_shards
-    return [(f"{source} {split} file {i}", partial(_hub_cells, rows.shard(n, i))) for i in range(n)]
-
-
-def _hub_cells(rows: Any) -> Iterator[Any]:
-    # Iterated over itself, in a loader's process it would take a share of its own.
-    for table in rows.iter(_READ):
-        yield from table.column(0).to_pylist()
 
 
 def _share(files: list[int], part: int, parts: int) -> list[tuple[int, int, int]]:

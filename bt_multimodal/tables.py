@@ -1,8 +1,6 @@
 """Where the records of a source are: its splits, each to be loaded as a table of contents and labels."""
 
-import csv
 import difflib
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,32 +9,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bt_multimodal import tars
+from bt_multimodal.columns import (
+    LABEL_COLUMNS,
+    LONGEST_LABEL,
+    DataError,
+    class_name,
+    find_column,
+    label_too_long,
+    shortened,
+)
+from bt_multimodal.rows import MANIFESTS, ROW_FILES, read_rows, row_tables
 from bt_multimodal.tars import Stretch
 
 TEST_SPLITS = ("test", "val", "valid", "validation")
-LABEL_COLUMNS = ("label", "labels", "class", "target", "category", "fine_label", "cls")
-_LONGEST_LABEL = 1000  # characters
 # Parquet up to this size is held in memory; above, `datasets` maps its on-disk cache instead.
 _IN_MEMORY_BYTES = 2**30
 
 
-class DataError(ValueError):
-    """Data that cannot be opened as asked; the message is one line for the user."""
-
-    def __init__(self, message: str):
-        if message.startswith("Caught "):  # from a loader's process it comes as a traceback that ends in it
-            message = message.strip().splitlines()[-1].partition(": ")[2]
-        super().__init__(shortened(" ".join(message.split()), 2000))
-
-
-def shortened(text: str, most: int = 60) -> str:
-    """The beginning and the end of a text of more than ``most`` characters."""
-    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-(most // 2) :]}"
-
-
 class Split(NamedTuple):
     origin: str  # how to name it in a message
-    locate: Callable[[str], Path | Stretch]  # from a string in a cell of contents
+    locate: Callable[[str], Path | Stretch | bytes]  # from a string in a cell of contents
     load: Callable[[], Any]  # -> datasets.Dataset
 
 
@@ -48,6 +40,7 @@ class Asked(NamedTuple):
     contents: tuple[str, ...]  # where that is not given
     label: str | None
     named: bool  # the user names splits, so layouts need not be guessed
+    inline: bool  # strings in cells are contents
 
     def members(self) -> list[str]:
         """The extensions as `tars` gives them."""
@@ -59,29 +52,42 @@ def find_splits(
 ) -> dict[str, Split]:
     path = Path(source).expanduser()
     suffix = path.suffix.lower()
+    locate = as_content if asked.inline else nowhere
     if source in embedded:
-        return {"train": Split(source, nowhere, partial(_embedded, embedded[source]))}
+        return {"train": Split(source, locate, partial(_embedded, embedded[source]))}
     near = difflib.get_close_matches(source, embedded, n=1, cutoff=0.8)
     if near and "/" not in source and not path.exists():  # asking the hub for it takes long
         raise DataError(f"there is no embedded set {source!r}; did you mean {near[0]!r}?")
+    kinds = (".parquet", ".tar", *(ROW_FILES if asked.inline else ()))
     if path.is_dir():
-        for kind in (".parquet", ".tar"):
-            for folder in (path, path / "data"):
-                if files := sorted(folder.glob(f"[!.]*{kind}")):
-                    return _table_splits(files, kind, asked)
+        files = table_files(path, kinds)
+        if files:
+            return (_row_splits if files[0].suffix in ROW_FILES else _table_splits)(files, asked)
+        if not asked.extensions:
+            raise DataError(f"{source!r} has no {', '.join(kinds)} file, itself or in 'data'")
         return _folder_splits(path, asked)
     if path.is_file() and suffix in (".parquet", ".tar"):
-        return {"train": _table_split(path.name, [path], suffix, asked)}
-    if path.is_file() and suffix in (".csv", ".tsv", ".jsonl"):
-        return _manifest_splits(path, suffix)
+        return {"train": _table_split(path.name, [path], asked)}
+    if path.is_file() and suffix in (*kinds, *MANIFESTS):
+        return _row_splits([path], asked)
     if path.exists():
-        raise DataError(f"{source!r} is no folder, Parquet file, tar file or manifest (.csv, .tsv, .jsonl)")
+        manifests = ".csv, .tsv, .jsonl" + (", .txt" if asked.inline else "")
+        raise DataError(f"{source!r} is no folder, Parquet file, tar file or manifest ({manifests})")
     check_hub_name(source)
     try:
         hub = load_from_hub(source)
     except Exception as error:  # the hub's client, HTTP, the cache and the builders all have their own
         raise DataError(f"{source!r} does not exist here, nor can the hub serve it: {error}") from error
-    return {key: Split(f"{source} {key}", nowhere, partial(hub.get, key)) for key in hub}
+    return {key: Split(f"{source} {key}", locate, partial(hub.get, key)) for key in hub}
+
+
+def table_files(folder: Path, kinds: Sequence[str]) -> list[Path]:
+    """The files of the first of ``kinds`` that a folder has, itself or in ``data``."""
+    for kind in kinds:
+        for at in (folder, folder / "data"):
+            if files := sorted(at.glob(f"[!.]*{kind}")):
+                return files
+    return []
 
 
 def check_hub_name(source: str) -> None:
@@ -92,7 +98,7 @@ def check_hub_name(source: str) -> None:
     """
     path = Path(source)
     beside = len(path.parts) > 1 and Path(path.parts[0]).is_dir()
-    local = path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet", ".tar")
+    local = path.suffix.lower() in (*ROW_FILES, ".parquet", ".tar")
     if local or beside or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?", source):
         raise DataError(f"{source!r} does not exist")
 
@@ -142,34 +148,49 @@ def _folder_splits(root: Path, asked: Asked) -> dict[str, Split]:
     return {name: Split(str(at), partial(anywhere, at), partial(load, at)) for name, at in folders.items()}
 
 
-def _manifest_splits(path: Path, suffix: str) -> dict[str, Split]:
-    splits: dict[str, list[dict[str, str | None]]] = {}
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows: Iterator[Any]
-            if suffix == ".jsonl":
-                rows = (json.loads(line) for line in file if line.strip())
-            else:
-                rows = csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",", strict=True)
-            for number, row in enumerate(rows):
-                if not isinstance(row, dict) or None in row:  # DictReader puts surplus cells under None
-                    raise ValueError(f"row {number} (from 0) does not fit the columns")
-                cells = {name: None if cell in (None, "") else str(cell) for name, cell in row.items()}
-                splits.setdefault(cells.get("split") or "train", []).append(cells)
-    except (OSError, ValueError, csv.Error, RecursionError) as error:
-        raise DataError(f"cannot read {str(path)!r}: {error}") from error
-    columns = list(dict.fromkeys(name for part in splits.values() for row in part for name in row))
+def _row_splits(files: list[Path], asked: Asked) -> dict[str, Split]:
+    locate = as_content if asked.inline else partial(anywhere, files[0].parent)
+    if not split_by_cell(files, asked.contents[0]):
+        found = split_files(files, files[0].parent, asked.named)
+        return {
+            name: Split(_origin(name, at), locate, partial(_rows, at, asked)) for name, at in found.items()
+        }
+    tables = row_tables(files, asked.contents[0], asked.inline, by_cell=True)
+    if not tables:
+        raise DataError(f"{str(files[0])!r} has no records")
+    origin = files[0].name if len(files) == 1 else files[0].parent.name
+    named = {name: origin if len(tables) == 1 else f"{origin} {shortened(name)}" for name in tables}
+    return {name: Split(named[name], locate, partial(_dataset, table)) for name, table in tables.items()}
 
-    def load(part: list[dict[str, str | None]]) -> Any:
-        from datasets import Dataset
 
-        return Dataset.from_dict({name: [row.get(name) for row in part] for name in columns})
+def split_by_cell(files: Sequence[Path], line: str) -> bool:
+    """Whether the column ``split`` of files of rows, and not their names, says which split a row is in.
 
-    if not splits:
-        raise DataError(f"{str(path)!r} has no records")
-    origin = {name: path.name if len(splits) == 1 else f"{path.name} {shortened(name)}" for name in splits}
-    locate = partial(anywhere, path.parent)
-    return {name: Split(origin[name], locate, partial(load, part)) for name, part in splits.items()}
+    Args:
+        line: see `rows.read_rows`.
+
+    Raises:
+        DataError: the first of several cannot be read.
+    """
+    if len(files) == 1:
+        return True
+    told = len(split_files(files, files[0].parent, named=False)) > 1
+    return not told and "split" in next(read_rows(files[0], line, inline=True), {})
+
+
+def _rows(files: list[Path], asked: Asked) -> Any:
+    tables = row_tables(files, asked.contents[0], asked.inline, by_cell=False)
+    return _dataset(tables["train"]) if tables else []
+
+
+def _dataset(table: Any) -> Any:
+    from datasets import Dataset
+
+    return Dataset(table, fingerprint="rows")  # or it would pickle the table for one
+
+
+def _origin(name: str, files: Sequence[Path]) -> str:
+    return files[0].name if len(files) == 1 else f"{files[0].parent.name}/{name}"
 
 
 def split_files(files: Sequence[Path], root: Path, named: bool) -> dict[str, list[Path]]:
@@ -188,18 +209,16 @@ def split_files(files: Sequence[Path], root: Path, named: bool) -> dict[str, lis
     return splits if named or known & {*splits} else {"train": list(files)}
 
 
-def _table_splits(files: list[Path], kind: str, asked: Asked) -> dict[str, Split]:
+def _table_splits(files: list[Path], asked: Asked) -> dict[str, Split]:
     found = split_files(files, files[0].parent, asked.named)
-    return {
-        name: _table_split(at[0].name if len(at) == 1 else f"{at[0].parent.name}/{name}", at, kind, asked)
-        for name, at in found.items()
-    }
+    return {name: _table_split(_origin(name, at), at, asked) for name, at in found.items()}
 
 
-def _table_split(origin: str, files: list[Path], kind: str, asked: Asked) -> Split:
-    if kind == ".tar":
+def _table_split(origin: str, files: list[Path], asked: Asked) -> Split:
+    if files[0].suffix.lower() == ".tar":
         return Split(origin, in_tar, partial(_tar_table, files, origin, asked))
-    return Split(origin, partial(within, files[0].parent), partial(_parquet, files, asked.label))
+    locate = as_content if asked.inline else partial(within, files[0].parent)
+    return Split(origin, locate, partial(_parquet, files, asked.label))
 
 
 def _tar_table(files: list[Path], origin: str, asked: Asked) -> Any:
@@ -223,8 +242,8 @@ def _tar_table(files: list[Path], origin: str, asked: Asked) -> Any:
 
 
 def _label_text(member: Stretch, column: str, where: str) -> str:
-    if member.size > 4 * _LONGEST_LABEL:
-        raise _too_long(f"column {column!r} of {where}", member.size)
+    if member.size > 4 * LONGEST_LABEL:
+        raise label_too_long(f"column {column!r} of {where}", member.size)
     return member.read_bytes().decode(errors="replace").strip()
 
 
@@ -237,7 +256,7 @@ def _parquet(files: list[Path], label: str | None) -> Any:
             _check_labels(file, [label] if label else LABEL_COLUMNS)
         if sum(file.stat().st_size for file in files) > _IN_MEMORY_BYTES:
             return Dataset.from_parquet([str(file) for file in files])
-        return Dataset(pq.read_table(files, partitioning=None))
+        return _dataset(pq.read_table(files, partitioning=None))
     except DataError:
         raise
     except Exception as error:  # a file may hold anything: Arrow and `datasets` have all their own
@@ -255,55 +274,6 @@ def _check_labels(file: Path, labels: Sequence[str]) -> None:
         for batch in table.iter_batches(16, columns=[column]):
             for value in batch.column(0):
                 class_name(value.as_py(), None, column, file.name)
-
-
-def there_are(what: str, wanted: Sequence[str], there: Sequence[str]) -> str:
-    """For a message: which names there are, and which of them may have been meant."""
-    there = [shortened(name) for name in there]
-    near = [match for name in wanted for match in difflib.get_close_matches(shortened(name), there, n=1)]
-    shown = ", ".join(there[:20]) + (", ..." if len(there) > 20 else "")
-    return f"the {what} there are: {shown or 'none'}" + (f"; did you mean {near[0]!r}?" if near else "")
-
-
-def find_column(kind: str, wanted: str | None, known: Sequence[str], columns: list[str], where: str) -> str:
-    """The column ``wanted`` by the user, or else the first of the ``known`` that is there.
-
-    Raises:
-        DataError: there is none; it lists those there are.
-    """
-    names = known if wanted is None else [wanted]
-    for name in names:
-        if name in columns:
-            return name
-    asked = " or ".join(repr(shortened(name)) for name in names)
-    raise DataError(f"{where} has no {kind} column {asked}; {there_are('columns', names, columns)}")
-
-
-def class_name(value: Any, declared: list[str] | None, column: str, where: str) -> str | None:
-    """The class that a cell of a label column names, if any; an index where the classes are ``declared``.
-
-    Raises:
-        DataError: an index beyond the classes, or a name too long to be one.
-    """
-    if value is None or value == "" or value != value:  # NaN
-        return None
-    where = f"column {shortened(column)!r} of {where}"
-    if declared is None:
-        name = str(value)
-    elif value < 0:
-        return None
-    elif value < len(declared):
-        name = declared[value]
-    else:
-        raise DataError(f"{where} has the label {value} but the names of {len(declared)} classes")
-    if len(name) > _LONGEST_LABEL:
-        raise _too_long(where, len(name))
-    return name
-
-
-def _too_long(where: str, length: int) -> DataError:
-    most = f"at most {_LONGEST_LABEL:,} are taken"
-    return DataError(f"{where} has a label of {length:,} characters; {most}, label_column names another")
 
 
 def anywhere(root: Path, path: str) -> Path:
@@ -327,6 +297,11 @@ def in_tar(cell: str) -> Stretch:
     """The stretch of a tar file that `_tar_table` wrote as ``offset size path``."""
     offset, size, path = cell.split(" ", 2)
     return Stretch(path, int(offset), int(size))
+
+
+def as_content(cell: str) -> bytes:
+    """A string that is a content."""
+    return cell.encode()
 
 
 def nowhere(path: str) -> Path:

@@ -14,6 +14,14 @@ are made; it is any object with
     Training device: everything that vectorises.
 ``clean(decoded) -> Tensor`` and ``clean_batch(data) -> view``
     The same two stages without randomness, for evaluation.
+``collate(samples) -> data``, if wanted
+    Worker: what ``on_record`` or ``clean`` gave of several samples to one batch, where their shapes
+    differ. Without it they are stacked.
+``learn(contents) -> None``, if wanted
+    Once, before anything is decoded: from the undecoded contents of the training records, such as a
+    vocabulary.
+``portable: dict``, if wanted (an encoder may have it too)
+    Arguments of its class that rebuild it where the files that it was made from are not.
 ``draws: int`` and, if wanted, ``shared: int``
     How many uniform numbers one view of one sample needs, and how many of the first of them both
     views have in common (0 without it), such as where a long recording is cut.
@@ -104,11 +112,20 @@ def _rows(drawn: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     return [dict(zip(drawn, row, strict=True)) for row in zip(*values, strict=True)]
 
 
-def stack_views(
-    parameters: tuple[dict[str, Tensor], dict[str, Tensor]], made: Sequence[Sequence[Tensor]], label: Tensor
+def collate(augmentations: AugmentationSet, samples: Sequence[Tensor]) -> Any:
+    """Several samples as one batch."""
+    own = getattr(augmentations, "collate", None)
+    return torch.stack(list(samples)) if own is None else own(samples)
+
+
+def collate_views(
+    augmentations: AugmentationSet,
+    parameters: tuple[dict[str, Tensor], dict[str, Tensor]],
+    made: Sequence[Sequence[Tensor]],
+    label: Tensor,
 ) -> Views:
     """A batch of what was made of every sample, in the order of `record_parameters`."""
-    data = [torch.stack(view) for view in zip(*made, strict=True)]
+    data = [collate(augmentations, view) for view in zip(*made, strict=True)]
     first, second = parameters
     return Views(Drawn(data[0], first), Drawn(data[1] if len(data) > 1 else None, second), label)
 
@@ -133,10 +150,10 @@ def draw_views(
     parameters = draw_parameters(augmentations, seed, epoch, index)
     on_record = augmentations.on_record
     if on_record is None:
-        return stack_views(parameters, [[one] for one in decoded], label)
+        return collate_views(augmentations, parameters, [[one] for one in decoded], label)
     asked = record_parameters(augmentations, parameters)
     made = [[on_record(one, own) for own in views] for one, views in zip(decoded, asked, strict=True)]
-    return stack_views(parameters, made, label)
+    return collate_views(augmentations, parameters, made, label)
 
 
 def draw_view(
@@ -146,9 +163,9 @@ def draw_view(
     drawn = augmentations.draw(uniforms(seed, epoch, index, 0, augmentations.draws), 0)
     on_record = augmentations.on_record
     if on_record is None:
-        return Drawn(torch.stack(list(decoded)), drawn)
+        return Drawn(collate(augmentations, decoded), drawn)
     made = [on_record(one, own) for one, own in zip(decoded, _rows(drawn), strict=True)]
-    return Drawn(torch.stack(made), drawn)
+    return Drawn(collate(augmentations, made), drawn)
 
 
 def finish_view(augmentations: AugmentationSet, drawn: Drawn) -> Any:

@@ -33,7 +33,7 @@ class Letters:
         return data
 
 
-MODALITY = Modality("letters", "raw", lambda view: view, (".txt",), ("text",), {})
+MODALITY = Modality("letters", (".txt",), ("text",), {})
 
 
 @pytest.fixture
