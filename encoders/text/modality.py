@@ -1,0 +1,15 @@
+"""How texts are found in data."""
+
+from bt_multimodal.data import Modality
+from encoders.text.docstrings import docstrings
+from encoders.text.tfidf import tfidf_baselines
+
+TEXTS = Modality(
+    unit="texts",
+    extensions=(".txt",),
+    columns=("text", "sentence", "sentence1,sentence2", "content", "document", "article", "body", "abstract",
+             "review", "question", "title", "docstring"),
+    embedded={"docstrings": docstrings},
+    inline=True,
+    baselines=tfidf_baselines,
+)  # fmt: skip
