@@ -14,46 +14,14 @@ main process or by one worker.
 """
 
 import argparse
-import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-BATCH = 256
-
-
-def timed(make: Callable[[], Any]) -> tuple[float, Any]:
-    began = time.perf_counter()
-    made = make()
-    return time.perf_counter() - began, made
-
-
-def stages(records: Any, views: Any, index: Any) -> dict[str, float]:
-    """Seconds of each stage for the clips at ``index``."""
-    import torch
-
-    from bt_multimodal.views import Views, collate_views, draw_parameters, finish_views, record_parameters
-
-    seconds: dict[str, float] = {}
-    rows = index.tolist()
-    seconds["read"], raw = timed(lambda: [records.raw(i) for i in rows])
-    seconds["decode"], decoded = timed(lambda: [views.decode(r) for r in raw])
-    seconds["draw"], parameters = timed(lambda: draw_parameters(views, 0, 0, index))
-
-    def cut() -> Views:
-        asked = record_parameters(views, parameters)
-        made = [[views.on_record(one, p) for p in own] for one, own in zip(decoded, asked, strict=True)]
-        return collate_views(views, parameters, made, torch.zeros(len(rows)))
-
-    seconds["cut"], batch = timed(cut)
-    seconds["log-mel"], _ = timed(lambda: views.common(batch.first.data))
-    both, _ = timed(lambda: finish_views(views, batch))
-    seconds["views"] = both - seconds["log-mel"]
-    return seconds
+from benchmarks.stages import BATCH, print_stages, timed
 
 
 def waiting(records: Any, views: Any, cache: bool, workers: int, steps: int) -> tuple[float, float]:
@@ -118,16 +86,9 @@ def main() -> None:
     order = torch.randperm(len(records), generator=torch.Generator().manual_seed(0))
 
     torch.set_num_threads(1)
-    rounds = []
-    for i in range(arguments.rounds + 2048 // BATCH + 1):  # until the memory of past clips is full
-        index = order[torch.arange(i * BATCH, (i + 1) * BATCH) % len(order)]
-        rounds.append(stages(records, views, index))
-    rounds = rounds[-arguments.rounds :]
     print(f"{len(records)} clips of {arguments.source}, batches of {BATCH}, one core")
-    print(f"{'stage':<10}{'ms a batch':>12}{'clips/s per core':>20}")
-    medians = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
-    for name, seconds in (*medians.items(), ("all", sum(medians.values()))):
-        print(f"{name:<10}{1000 * seconds:>12.1f}{BATCH / seconds:>20,.0f}")
+    full = 2048 // BATCH + 1  # batches until the memory of past clips is full
+    print_stages(records, views, order, arguments.rounds, warm_up=full, common="log-mel")
 
     torch.set_num_threads(cores)
     print(f"\ntraining on {cores} cores, {arguments.steps} steps")

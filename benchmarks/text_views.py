@@ -18,42 +18,12 @@ sides in turn.
 import argparse
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-BATCH = 256
-
-
-def timed(make: Callable[[], Any]) -> tuple[float, Any]:
-    began = time.perf_counter()
-    made = make()
-    return time.perf_counter() - began, made
-
-
-def stages(records: Any, views: Any, index: Any) -> dict[str, float]:
-    """Seconds of each stage for the texts at ``index``."""
-    import torch
-
-    from bt_multimodal.views import Views, collate_views, draw_parameters, finish_views, record_parameters
-
-    seconds: dict[str, float] = {}
-    rows = index.tolist()
-    seconds["read"], raw = timed(lambda: [records.raw(i) for i in rows])
-    seconds["tokenise"], decoded = timed(lambda: [views.decode(r) for r in raw])
-    seconds["draw"], parameters = timed(lambda: draw_parameters(views, 0, 0, index))
-
-    def cut() -> Views:
-        asked = record_parameters(views, parameters)
-        made = [[views.on_record(one, p) for p in own] for one, own in zip(decoded, asked, strict=True)]
-        return collate_views(views, parameters, made, torch.zeros(len(rows)))
-
-    seconds["cut"], batch = timed(cut)
-    seconds["views"], _ = timed(lambda: finish_views(views, batch))
-    return seconds
+from benchmarks.stages import BATCH, print_stages, timed
 
 
 def training(encoder: Any, views: Any, decoded: list[Any], rounds: int) -> tuple[float, float, float]:
@@ -130,16 +100,8 @@ def main() -> None:
     order = torch.randperm(len(records), generator=torch.Generator().manual_seed(0))
 
     torch.set_num_threads(1)
-    rounds = []
-    for i in range(arguments.rounds + 1):
-        index = order[torch.arange(i * BATCH, (i + 1) * BATCH) % len(order)]
-        rounds.append(stages(records, views, index))
-    rounds = rounds[1:]
     print(f"{len(records)} texts of {arguments.source}, batches of {BATCH}, one core")
-    print(f"{'stage':<10}{'ms a batch':>12}{'texts/s per core':>20}")
-    medians = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
-    for name, seconds in (*medians.items(), ("all", sum(medians.values()))):
-        print(f"{name:<10}{1000 * seconds:>12.1f}{BATCH / seconds:>20,.0f}")
+    print_stages(records, views, order, arguments.rounds, warm_up=1, decode="tokenise")
 
     torch.set_num_threads(cores)
     encoder = TextTransformer(views.tokens.size, length=views.length)
