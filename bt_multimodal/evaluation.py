@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from bt_multimodal.cli import fail
 
 if TYPE_CHECKING:
+    from bt_multimodal.checkpoint import LoadedEncoder
     from bt_multimodal.data import Modality
     from bt_multimodal.features import FeatureTable
     from bt_multimodal.records import Records
@@ -39,13 +40,19 @@ def _parser(doc: str) -> argparse.ArgumentParser:
     return parser
 
 
-def probe(doc: str, modality: "Callable[[], Modality]", argv: Sequence[str] | None = None) -> int:
+def probe(
+    doc: str,
+    modality: "Callable[[], Modality]",
+    argv: Sequence[str] | None = None,
+    load: "Callable[..., LoadedEncoder] | None" = None,
+) -> int:
     """Run an evaluation task's command line.
 
     Args:
         doc: the task's docstring: what a bare command and ``--help`` print.
         modality: a function giving the `Modality` (its imports wait until they are needed).
         argv: arguments after the script's name.
+        load: as in `representations`.
 
     Returns:
         The exit status: 0, or 2 after one line on standard error.
@@ -56,7 +63,7 @@ def probe(doc: str, modality: "Callable[[], Modality]", argv: Sequence[str] | No
         return 0
     arguments = _parser(doc).parse_args(argv)
     try:
-        print(_evaluate(arguments, modality()))
+        print(_evaluate(arguments, modality(), load))
     except (ValueError, OSError) as error:
         return fail(str(error))
     return 0
@@ -71,6 +78,7 @@ def representations(
     device: str = "cpu",
     views: "AugmentationSet | None" = None,
     batch_size: int = 256,
+    load: "Callable[..., LoadedEncoder] | None" = None,
 ) -> "dict[str, list[FeatureTable]]":
     """What an exported encoder makes of several sets of records, by name.
 
@@ -81,6 +89,7 @@ def representations(
         device: where to run.
         views: whose ``clean`` views it is given; those it was trained with by default.
         batch_size: samples that go through the encoder at once.
+        load: opens ``encoder``, with the arguments of `checkpoint.load_encoder`, which it is by default.
 
     Raises:
         ValueError: no such encoder, one that does not take these records, or too many damaged.
@@ -91,7 +100,8 @@ def representations(
     from bt_multimodal.decoding import DecodedRecords
     from bt_multimodal.features import extract_features
 
-    trained, own_views = load_encoder(encoder)
+    load = load or load_encoder
+    trained, own_views = load(encoder)
     given = own_views if views is None else views
     parts = [DecodedRecords(part, given.decode) for part in records]
 
@@ -102,11 +112,13 @@ def representations(
     if raw:
         tables |= modality.raw_tables(given, parts)
     if untrained:
-        tables["untrained encoder"] = features(load_encoder(encoder, weights=False).encoder)
+        tables["untrained encoder"] = features(load(encoder, weights=False).encoder)
     return {**tables, "trained encoder": features(trained)}
 
 
-def _evaluate(arguments: argparse.Namespace, modality: "Modality") -> str:
+def _evaluate(
+    arguments: argparse.Namespace, modality: "Modality", load: "Callable[..., LoadedEncoder] | None"
+) -> str:
     import torch
 
     from bt_multimodal.features import save_features
@@ -124,7 +136,7 @@ def _evaluate(arguments: argparse.Namespace, modality: "Modality") -> str:
         test_split=arguments.test_split,
         require_labels=True,
     )
-    tables = representations(arguments.encoder, splits[:2], modality, device=arguments.device)
+    tables = representations(arguments.encoder, splits[:2], modality, device=arguments.device, load=load)
     width = tables["trained encoder"][0].features.shape[1]
     report = compare(
         tables, modality.unit, splits.held_out,

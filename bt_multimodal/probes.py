@@ -237,6 +237,39 @@ def dead_dimensions(features: Tensor, tol: float = 1e-4) -> float:
     return (feature_statistics(features)[1] < tol).double().mean().item()
 
 
+def pearson(x: Tensor, y: Tensor) -> float:
+    """Linear correlation of ``x [N]`` and ``y [N]``, from -1 to 1.
+
+    Raises:
+        ValueError: not two vectors of one length and two values or more, or one that is constant.
+    """
+    if x.ndim != 1 or x.shape != y.shape or len(x) < 2:
+        raise ValueError(f"a correlation is of two [N], N > 1; got {list(x.shape)} and {list(y.shape)}")
+    a, b = x.double(), y.double()
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise ValueError("a correlation is of numbers, not of NaN or infinity")
+    if (a == a[0]).all() or (b == b[0]).all():
+        raise ValueError("nothing correlates with a constant")
+    a, b = (F.normalize(part - part.mean(), dim=0) for part in (a, b))
+    return (a @ b).clamp(-1, 1).item()
+
+
+def spearman(x: Tensor, y: Tensor) -> float:
+    """Rank correlation of ``x [N]`` and ``y [N]``, from -1 to 1: `pearson` of ranks, averaged over ties.
+
+    Raises:
+        ValueError: as `pearson`.
+    """
+    return pearson(_ranks(x), _ranks(y))
+
+
+def _ranks(x: Tensor) -> Tensor:
+    if not x.isfinite().all():
+        return x  # which `pearson` refuses
+    _, value, count = x.flatten().unique(return_inverse=True, return_counts=True)
+    return (count.cumsum(0) - (count - 1) / 2)[value].view_as(x)
+
+
 def evaluate(
     train: FeatureTable,
     test: FeatureTable,

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -133,6 +134,22 @@ def test_dead_dimensions():
     assert probes.dead_dimensions(x, tol=1e-9) == 0.25
 
 
+def test_correlations_are_scipys():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, generator=generator).double()
+    noisy = x + torch.randn(200, generator=generator)
+    tied = (noisy * 2).round()  # a score of few steps, as people give it
+    assert len(tied.unique()) < 20
+    for a, b in ((x, noisy), (x, tied), (tied, x.round()), (x.exp(), -tied), (x.float(), tied.long())):
+        pair = a.numpy(), b.numpy()
+        assert probes.spearman(a, b) == pytest.approx(stats.spearmanr(*pair).statistic, abs=1e-12)
+        assert probes.pearson(a, b) == pytest.approx(stats.pearsonr(*pair).statistic, abs=1e-7)
+    assert probes.spearman(tied, tied) == pytest.approx(1)
+    assert probes.spearman(x, -x.exp()) == pytest.approx(-1)
+    near = 1 + 1e-9 * x  # of cosines close to each other
+    assert probes.pearson(near, x) == pytest.approx(1, abs=1e-6)
+
+
 def test_evaluate_on_digits(digits):
     train, test = digits
     got = probes.evaluate(train, test, per_class=(10, 50))
@@ -186,6 +203,13 @@ TABLE = FeatureTable(X, Y, ["a", "b"])
         (lambda: probes.accuracy(Y, Y[:5]), r"as many predictions as labels, got \[6\] and \[5\]"),
         (lambda: probes.effective_rank(X[:0]), r"N > 0; got torch.float32 \[0, 3\]"),
         (lambda: probes.dead_dimensions(X * math.nan), "hold NaN"),
+        (lambda: probes.spearman(X[:, 0], X[:5, 0]), r"of two \[N\], N > 1; got \[6\] and \[5\]"),
+        (lambda: probes.spearman(X, X), r"of two \[N\], N > 1; got \[6, 3\]"),
+        (lambda: probes.spearman(X[:1, 0], X[:1, 0]), r"N > 1; got \[1\]"),
+        (lambda: probes.spearman(X[:, 0], Y * 0), "nothing correlates with a constant"),
+        (lambda: probes.pearson(X[:, 0], X[:, 0] * 0 + 0.1), "nothing correlates with a constant"),
+        (lambda: probes.spearman(X[:, 0] * math.nan, Y), "numbers, not of NaN"),
+        (lambda: probes.pearson(X[:, 0], Y / 0), "numbers, not of NaN"),
         (lambda: probes.evaluate(TABLE, TABLE), "^10 labels a class asked for, class 0 has 3$"),
         (lambda: probes.evaluate(TABLE, TABLE, (1,), draws=0), "draws is 1 or more, not 0"),
         (lambda: probes.evaluate(TABLE, TABLE._replace(classes=["a"])), "classes differ"),

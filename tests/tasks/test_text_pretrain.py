@@ -10,9 +10,11 @@ from bt_multimodal.checkpoint import load_encoder
 from encoders.text.docstrings import docstrings
 from tasks import text_pretrain
 
-SMALL = ["fit", "--config", "configs/text/ag_news_cpu.yaml", "--trainer.max_epochs", "2", "--model.warmup_epochs",
-         "1", "--model.projector", "[32]", "--data.batch_size", "16", "--model.encoder.width", "16",
+SMALL = ["fit", "--config", "configs/text/ag_news_cpu.yaml", "--trainer.max_epochs", "2",
+         "--model.warmup_epochs", "1", "--model.projector", "[32]", "--data.batch_size", "16",
+         "--model.encoder.width", "16",
          "--views.vocabulary", "400", "--probe.per_class", "[5]"]  # fmt: skip
+TRANSFORMER = "encoders.text.transformer.TextTransformer"
 WORDS = {"sea": "wave tide sail harbour boat", "town": "street house tram market square"}
 
 
@@ -111,12 +113,13 @@ def test_several_sources(tmp_path, table):
 
 def test_a_transformer_with_dropout_alone(tmp_path, table):
     out = tmp_path / "run"
-    argv = ["fit", "--views", "encoders.text.presets.self_contrastive_decorrelation", "--views.tokenizer", "bytes",
-            "--model.encoder", "encoders.text.transformer.TextTransformer", "--model.encoder.vocabulary", "261",
+    argv = ["fit", "--views", "encoders.text.presets.self_contrastive_decorrelation",
+            "--views.tokenizer", "bytes", "--model.encoder", TRANSFORMER, "--model.encoder.vocabulary", "261",
             "--model.encoder.width", "16", "--model.encoder.depth", "1", "--model.projector", "[32]",
-            "--model.loss.lambd", "0.005", "--model.optimizer", "torch.optim.AdamW", "--model.warmup_epochs", "0",
-            "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--data.batch_size", "16",
-            "--data.source", str(table), "--run_dir", str(out), "--probe.table", "false"]  # fmt: skip
+            "--model.loss.lambd", "0.005", "--model.optimizer", "torch.optim.AdamW",
+            "--model.warmup_epochs", "0", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1",
+            "--data.batch_size", "16", "--data.source", str(table), "--run_dir", str(out),
+            "--probe.table", "false"]  # fmt: skip
     assert run([*argv, "--model.accumulate", "2"]) == 0
     assert load_encoder(out).views._rates["dropout"] == (0.05, 0.155)
 
@@ -124,14 +127,14 @@ def test_a_transformer_with_dropout_alone(tmp_path, table):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (["--data.content_column", "txt"], "no content column 'txt'; the columns there are: title, text, label; "
-                                           "did you mean 'text'?"),
+        (["--data.content_column", "txt"],
+         "no content column 'txt'; the columns there are: title, text, label; did you mean 'text'?"),
         (["--data.source", "nowhere.csv"], "'nowhere.csv' does not exist"),
         (["--data.source", "docstring"], "did you mean 'docstrings'?"),
         (["--views.tokenizer", "./nothing"], "cannot load the tokeniser './nothing'"),
         (["--views.delete", "1.5"], "delete is a share from 0 to below 1"),
         (["--views.lenght", "3"], "Option 'lenght' is not accepted"),
-        (["--model.encoder", "encoders.text.transformer.TextTransformer", "--model.encoder.vocabulary", "300"],
+        (["--model.encoder", TRANSFORMER, "--model.encoder.vocabulary", "300"],
          "the vocabulary of the tokeniser and that of the encoder must agree"),
         (["--model.encoder", "encoders.text.pretrained.PretrainedText", "--model.encoder.name", "./no"],
          "there is no folder './no'"),

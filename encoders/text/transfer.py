@@ -1,0 +1,147 @@
+"""Labelled texts and pairs of texts with all their splits, and a table of `senteval.protocol` on them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from bt_multimodal.columns import (
+    LABEL_COLUMNS,
+    DataError,
+    check_contents,
+    class_name,
+    find_column,
+    find_contents,
+)
+from bt_multimodal.records import Cells, Part, Records
+from bt_multimodal.report import Comparison
+from bt_multimodal.tables import TEST_SPLITS, Asked, Split, find_splits
+from encoders.text.modality import TEXTS
+from encoders.text.pairs import check_names, source_name
+from encoders.text.senteval import Found, Samples, pair_features, protocol
+from encoders.text.tfidf import TfidfSvd, contents
+
+
+class Labelled(NamedTuple):
+    """``N`` records: their texts in one list, or those of pairs in two; ``labels [N]``, names."""
+
+    texts: list[list[str]]
+    labels: np.ndarray
+
+
+class Task(NamedTuple):
+    """A source's splits, without those it has not."""
+
+    name: str
+    train: Labelled
+    validation: Labelled | None
+    test: Labelled | None
+
+
+def open_task(source: str, content_column: str | None = None, label_column: str | None = None) -> Task:
+    """All splits of a source of labelled texts.
+
+    Args:
+        source: as in `bt_multimodal.records.open_records`; a validation split without a test split is one.
+        content_column: ``"a,b"`` are pairs, which ``sentence1,sentence2`` are by convention.
+        label_column: by convention if not given.
+
+    Raises:
+        DataError: what is wrong with the source, in one line.
+    """
+    asked = Asked(TEXTS.extensions, content_column, TEXTS.columns, label_column, named=False, inline=True)
+    splits = find_splits(source, asked, TEXTS.embedded)
+    train = next(iter(splits)) if len(splits) == 1 else "train"
+    if train not in splits:
+        raise DataError(f"{source!r} has no split 'train': it has {', '.join(splits)}")
+    held = [name for name in TEST_SPLITS if name in splits and name != train]
+    test, validation = (*held[:2], None, None)[:2]
+    parts = [_read(splits[name], asked) if name else None for name in (train, validation, test)]
+    first = parts[0]
+    assert first is not None
+    for part in parts[1:]:
+        if part is not None and (unknown := sorted({*part.labels.tolist()} - {*first.labels.tolist()})):
+            raise DataError(f"class {unknown[0]!r:.60} of {source!r} is not in the training split")
+    return Task(source_name(source), first, parts[1], parts[2])
+
+
+def _read(split: Split, asked: Asked) -> Labelled:
+    table = split.load()
+    if not len(table):
+        raise DataError(f"{split.origin} has no records")
+    groups = find_contents(asked.content, asked.contents, table.column_names, split.origin, inline=True)
+    if len(groups) > 2:
+        raise DataError(f"{len(groups)} texts are no pair: content_column takes two")
+    schema = table.data.schema
+    columns = [name for group in groups for name in group]
+    check_contents({name: schema.field(name).type for name in columns}, split.origin, inline=True)
+    label = find_column("label", asked.label, LABEL_COLUMNS, table.column_names, split.origin)
+    declared = getattr(table.features[label], "names", None)
+    values = table.select_columns([label]).with_format("arrow")[:].column(0).to_pylist()
+    names = [class_name(value, declared, label, split.origin) for value in values]
+    if None in names:
+        raise DataError(f"{names.count(None)} of {len(names)} records of {split.origin} have no label")
+    rows, none = torch.arange(len(table)), torch.full((len(table),), -1)
+    texts = [
+        contents(Records([Part(Cells(table, group), split.locate, split.origin)], rows, none, []))
+        for group in groups
+    ]
+    return Labelled(texts, np.array(names))
+
+
+def transfer_table(
+    tasks: Sequence[Task], encoders: Mapping[str, Callable[[Sequence[str]], Any]], width: int, folds: int = 10
+) -> Comparison:
+    """Accuracies by SentEval's protocol, a column for each task, and their average.
+
+    The first rows are TF-IDF of each task's training texts, and its SVD brought to length 1.
+
+    Args:
+        encoders: by name, from ``N`` texts to ``[N, F]``.
+        width: of the SVD.
+        folds: see `senteval.protocol`.
+
+    Raises:
+        ValueError: as `senteval.protocol`.
+    """
+    from sklearn.preprocessing import normalize
+
+    check_names([task.name for task in tasks])
+    rows: dict[str, dict[str, tuple[float, float | None]]] = {}
+    for task in tasks:
+        model = TfidfSvd([text for texts in task.train.texts for text in texts], width)
+
+        def reduced(texts: Sequence[str], model: TfidfSvd = model) -> np.ndarray:
+            return normalize(model.reduced(texts))
+
+        all_rows = {"TF-IDF": model.counted, f"TF-IDF's SVD ({width})": reduced, **encoders}
+        for name, encode in all_rows.items():
+            rows.setdefault(name, {})[task.name] = (_measured(task, encode, folds).accuracy, None)
+    if len(tasks) > 1:
+        for cells in rows.values():
+            cells["average"] = (sum(value for value, _ in cells.values()) / len(tasks), None)
+    described = "; ".join(f"{task.name}: {_described(task, folds)}" for task in tasks)
+    return Comparison(f"SentEval's protocol, {described}", rows)
+
+
+def _measured(task: Task, encode: Callable[[Sequence[str]], Any], folds: int) -> Found:
+    def samples(part: Labelled | None) -> Samples | None:
+        if part is None:
+            return None
+        found = [encode(texts) for texts in part.texts]
+        return Samples(found[0] if len(found) == 1 else pair_features(*found), part.labels)
+
+    train = samples(task.train)
+    assert train is not None
+    return protocol(train, samples(task.validation), samples(task.test), folds)
+
+
+def _described(task: Task, folds: int) -> str:
+    trained = f"{len(task.train.labels)} to train"
+    if task.test is None:
+        return f"{len(task.train.labels)} in {folds} folds, C by {folds} folds of each training part"
+    tested = f"{len(task.test.labels)} to test"
+    if task.validation is None:
+        return f"{trained}, {tested}, C by {folds} folds"
+    return f"{trained}, {tested}, C by {len(task.validation.labels)} to validate"

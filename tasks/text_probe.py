@@ -1,0 +1,119 @@
+"""Evaluate a text encoder on frozen features: weighted kNN and linear probes, or SentEval's protocol.
+
+    python tasks/text_probe.py --encoder runs/text/TIME --data.source FOLDER
+    python tasks/text_probe.py --encoder runs/text/TIME --data.source trec sst2 --senteval
+    python tasks/text_probe.py --help
+
+--encoder       a run directory, an encoder.safetensors, or a folder or hub name of transformers or
+                sentence-transformers
+--pooling       of a model of transformers: mean, cls or first_last; without it what its folder says, or mean
+--data.source   as in tasks/text_pretrain.py; labels are needed
+
+The table compares TF-IDF, its SVD of as many dimensions as the encoder has, the encoder untrained (same
+class, fresh weights) and trained: kNN (k = 20), a linear probe on all labels (standardised features; of
+TF-IDF by cross-validation), and linear probes on a few labels a class over several draws (mean and
+standard deviation). Where the source has no test split, 20 % are held out.
+
+--senteval      logistic regressions on the features as they are (Conneau and Kiela, 2018). Their penalty is
+                chosen on the validation split, or where there is none by 10 folds of the training split; a
+                source of one split is tested by 10 folds, each with a choice of its own. Several sources
+                make a column each; columns sentence1 and sentence2 are pairs. It takes, beside the above,
+                --data.content_column, --data.label_column, --seed (of the untrained weights), --device,
+                --folds N (default 10) and --run_dir, where to keep table.txt and table.json
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bt_multimodal.cli import fail
+from bt_multimodal.evaluation import probe
+
+if TYPE_CHECKING:
+    from bt_multimodal.report import Comparison
+
+_BATCH = 128
+
+
+def modality():
+    """How texts are opened."""
+    from encoders.text.modality import TEXTS
+
+    return TEXTS
+
+
+def main(argv: Sequence[str]) -> int:
+    """Evaluate; the exit status."""
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--pooling")
+    own.add_argument("--senteval", action="store_true")
+    known, others = own.parse_known_args(argv)
+    if known.senteval:
+        return _senteval(others, known.pooling)
+
+    def load(name: str | Path, weights: bool = True) -> Any:
+        from encoders.text.loading import load_text_encoder
+
+        return load_text_encoder(name, weights, known.pooling)
+
+    return probe(__doc__ or "", modality, others, load)
+
+
+def _senteval(argv: Sequence[str], pooling: str | None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--encoder", required=True)
+    parser.add_argument("--data.source", dest="sources", nargs="+", required=True)
+    parser.add_argument("--data.content_column", dest="content_column")
+    parser.add_argument("--data.label_column", dest="label_column")
+    parser.add_argument("--folds", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--run_dir", type=Path)
+    arguments = parser.parse_args(argv)
+    try:
+        print(_transfer(arguments, pooling))
+    except (ValueError, OSError) as error:
+        return fail(str(error))
+    return 0
+
+
+def _transfer(arguments: argparse.Namespace, pooling: str | None) -> "Comparison":
+    import torch
+
+    from bt_multimodal.report import save_comparison
+    from encoders.text.loading import load_text_encoder
+    from encoders.text.sentences import SentenceEncoder
+    from encoders.text.transfer import open_task, transfer_table
+
+    sys.path.insert(0, os.getcwd())  # a user's own encoder
+    run = arguments.run_dir
+    if run and run.is_dir() and any(run.iterdir()):
+        raise ValueError(f"{run} is not empty")
+    sources = (arguments.content_column, arguments.label_column)
+    tasks = [open_task(source, *sources) for source in arguments.sources]
+    torch.manual_seed(arguments.seed)
+    untrained, trained = (
+        SentenceEncoder(*load_text_encoder(arguments.encoder, weights, pooling), arguments.device)
+        for weights in (False, True)
+    )
+    encoders = {
+        "untrained encoder": partial(untrained.encode, batch_size=_BATCH),
+        "trained encoder": partial(trained.encode, batch_size=_BATCH),
+    }
+    comparison = transfer_table(tasks, encoders, trained.features_dim, arguments.folds)
+    if run:
+        run.mkdir(parents=True, exist_ok=True)
+        save_comparison(run, comparison)
+    return comparison
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,114 @@
+"""Semantic textual similarity: do cosines of representations rank pairs of sentences as people do?
+
+    python tasks/text_sts.py --encoder runs/text/TIME --data.source FOLDER
+    python tasks/text_sts.py --encoder sentence-transformers/all-MiniLM-L6-v2 --data.source downstream
+    python tasks/text_sts.py --help
+
+--encoder       a run directory, an encoder.safetensors, or a folder or hub name of transformers or
+                sentence-transformers
+--pooling       of a model of transformers: mean, cls or first_last; without it what its folder says, or mean
+--data.source   one or more: a .csv, .tsv, .jsonl or .parquet file, a folder of them named after their
+                splits, a hub dataset, or SentEval's folder downstream (STS12 to STS16, STS-B, SICK-R)
+--data.columns  A,B,SCORE; found by convention if not given (sentence1,sentence2,score)
+--data.split    by default test
+--baseline      texts that TF-IDF is learnt from, such as those that the encoder was trained on; without
+                it the evaluated sentences
+--run_dir       where to keep table.txt and table.json, for tasks/seeds.py
+--seed          of the untrained weights (default 0)
+--device        default cpu
+
+The table has Spearman's correlation x 100 of cosine and score, a column for every set (a year of SentEval
+is all of its pairs together) and their average; the rows are TF-IDF, its SVD of as many dimensions as the
+encoder has, the encoder untrained (same class, fresh weights) and trained.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bt_multimodal.report import Comparison
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+_BATCH = 128
+
+
+def main(argv: Sequence[str]) -> int:
+    """Evaluate; the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--encoder", required=True)
+    parser.add_argument("--pooling")
+    parser.add_argument("--data.source", dest="sources", nargs="+", required=True)
+    parser.add_argument("--data.columns", dest="columns")
+    parser.add_argument("--data.split", dest="split")
+    parser.add_argument("--baseline", nargs="+")
+    parser.add_argument("--run_dir", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    if not argv:
+        print((__doc__ or "").strip())
+        return 0
+    arguments = parser.parse_args(argv)
+    from bt_multimodal.cli import fail
+
+    try:
+        print(_evaluate(arguments))
+    except (ValueError, OSError) as error:
+        return fail(str(error))
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> "Comparison":
+    import torch
+
+    from bt_multimodal.report import save_comparison
+    from encoders.text.loading import load_text_encoder
+    from encoders.text.modality import TEXTS
+    from encoders.text.pairs import open_pairs
+    from encoders.text.sentences import SentenceEncoder
+    from encoders.text.sts import Encode, sentences, similarity_table
+    from encoders.text.tfidf import TfidfSvd, contents
+
+    sys.path.insert(0, os.getcwd())  # a user's own encoder
+    run = arguments.run_dir
+    if run and run.is_dir() and any(run.iterdir()):
+        raise ValueError(f"{run} is not empty")
+    columns = arguments.columns and [column.strip() for column in arguments.columns.split(",")]
+    sets = []
+    for source in arguments.sources:
+        opened, missing = open_pairs(source, columns, arguments.split)
+        sets += opened
+        if missing:
+            print(f"left out: {', '.join(missing)}")
+    torch.manual_seed(arguments.seed)
+
+    untrained, trained = (
+        SentenceEncoder(*load_text_encoder(arguments.encoder, weights, arguments.pooling), arguments.device)
+        for weights in (False, True)
+    )
+    width = trained.features_dim
+    texts = contents(TEXTS.open(arguments.baseline).train) if arguments.baseline else sentences(sets)
+    model = TfidfSvd(texts, width)
+    learnt = ", ".join(arguments.baseline or ["these sentences"])
+    encoders: dict[str, Encode] = {
+        "TF-IDF": model.counted,
+        f"TF-IDF's SVD ({width})": model.reduced,
+        "untrained encoder": partial(untrained.encode, batch_size=_BATCH),
+        "trained encoder": partial(trained.encode, batch_size=_BATCH),
+    }
+    comparison = similarity_table(sets, encoders, learnt)
+    if run:
+        run.mkdir(parents=True, exist_ok=True)
+        save_comparison(run, comparison)
+    return comparison
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,316 @@
+"""Sentences to embeddings: in order, as sentence-transformers gives them, and folders for it."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader
+
+from bt_multimodal.checkpoint import export_encoder
+from encoders.text.pretrained import PretrainedText
+from encoders.text.sentences import SentenceEncoder, save_sentence_transformer
+from encoders.text.tokens import byte_tokens
+from encoders.text.transformer import TextTransformer
+from encoders.text.views import TextViews
+
+TEXTS = ["A cat sat on the mat.", "Yes", "", "Größe 大小", "word " * 30, "half a pair \ud800", "No", "A cat"]
+
+
+class FakeViews:
+    """Bytes as tokens, none added."""
+
+    def decode(self, raw):
+        return torch.tensor(list(raw), dtype=torch.int64)
+
+    def clean(self, decoded):
+        return decoded[:20]
+
+    def collate(self, samples):
+        return pad_sequence(samples, batch_first=True, padding_value=-1)
+
+    def clean_batch(self, data):
+        return {"input_ids": data.clamp(min=0), "attention_mask": (data >= 0).long()}
+
+
+class FakeEncoder(nn.Module):
+    """How many of each of four kinds of byte a text has."""
+
+    features_dim = 4
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+        self.dropout = nn.Dropout(0.9)
+        self.shapes = []
+
+    def forward(self, view):
+        self.shapes.append(tuple(view["input_ids"].shape))
+        kinds = nn.functional.one_hot(view["input_ids"] % 4, 4) * view["attention_mask"][..., None]
+        return self.dropout(kinds.sum(1) * self.scale)
+
+
+def counted(text):
+    found = np.zeros(4, np.float32)
+    for byte in text.encode(errors="replace")[:20]:
+        found[byte % 4] += 1
+    return found
+
+
+@pytest.fixture
+def fake():
+    return SentenceEncoder(FakeEncoder(), FakeViews())
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_texts_in_their_order(fake, batch_size):
+    found = fake.encode(TEXTS, batch_size=batch_size)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [counted(text) for text in TEXTS])
+
+
+def test_batches_are_of_like_length(fake):
+    fake.encode(TEXTS, batch_size=2)
+    assert fake.encoder.shapes == [(2, 20), (2, 14), (2, 5), (2, 2)]
+
+
+def test_a_single_text_is_one_row(fake):
+    found = fake.encode(TEXTS[0])
+    assert found.shape == (4,)
+    np.testing.assert_array_equal(found, counted(TEXTS[0]))
+    assert fake.encode(TEXTS[0], convert_to_tensor=True).shape == (4,)
+
+
+def test_forms_of_the_result(fake):
+    plain = fake.encode(TEXTS[:2])
+    tensor = fake.encode(TEXTS[:2], convert_to_tensor=True)
+    rows = fake.encode(TEXTS[:2], convert_to_numpy=False)
+    assert (type(tensor), type(rows), len(rows)) == (torch.Tensor, list, 2)
+    np.testing.assert_array_equal(plain, tensor.numpy())
+    np.testing.assert_array_equal(plain, torch.stack(rows).numpy())
+    unit = fake.encode(TEXTS[:2], normalize_embeddings=True)
+    np.testing.assert_allclose(unit, plain / np.linalg.norm(plain, axis=1, keepdims=True), rtol=1e-6)
+    assert fake.encode([]).shape == (0, 4)
+    np.testing.assert_array_equal(fake.encode(np.array(["Yes", "No"])), fake.encode(("Yes", "No")))
+
+
+def test_what_mteb_calls(fake):
+    plain = fake.encode(TEXTS)
+    old = fake.encode(
+        TEXTS, task_name="STS12", prompt_type=None, precision="float32", show_progress_bar=False
+    )
+    loader = DataLoader([{"text": text, "id": i} for i, text in enumerate(TEXTS)], batch_size=3)
+    new = fake.encode(
+        loader, task_metadata=object(), hf_split="test", hf_subset="en", prompt_type="query", batch_size=4
+    )
+    np.testing.assert_array_equal(plain, old)
+    np.testing.assert_array_equal(plain, new)
+
+
+def test_the_encoder_is_left_as_it_was(fake):
+    fake.encoder.train()
+    fake.encoder.dropout.eval()
+    found = fake.encode(TEXTS, convert_to_tensor=True)
+    assert not found.requires_grad
+    assert (fake.encoder.training, fake.encoder.dropout.training) == (True, False)
+    fake.encoder.train()
+    np.testing.assert_array_equal(fake.encode(TEXTS), found)
+    assert fake.encoder.dropout.training
+
+
+def test_similarities(fake):
+    first, second = np.random.default_rng(0).normal(size=(2, 3, 4))
+    expected = [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in second] for a in first]
+    np.testing.assert_allclose(fake.similarity(first, torch.tensor(second)), expected, atol=1e-6)
+    np.testing.assert_allclose(fake.similarity_pairwise(first, second), np.diag(expected), atol=1e-6)
+    np.testing.assert_allclose(fake.similarity(first[0], second[1]), [[expected[0][1]]], atol=1e-6)
+
+
+def test_results_are_filed_by_the_embeddings(fake, monkeypatch):
+    module = ModuleType("mteb.models")
+    module.ModelMeta = SimpleNamespace(create_empty=lambda values: SimpleNamespace(**values))
+    monkeypatch.setitem(sys.modules, "mteb", ModuleType("mteb"))
+    monkeypatch.setitem(sys.modules, "mteb.models", module)
+    meta = fake.mteb_model_meta
+    assert meta.name == "bt_multimodal/encoder"
+    assert fake.mteb_model_meta.revision == meta.revision
+    with torch.no_grad():
+        fake.encoder.scale.mul_(2)
+    assert fake.mteb_model_meta.revision != meta.revision
+
+
+def sizes(kind):
+    positions = 64 + 2 * (kind == "roberta")
+    return {
+        "model_type": kind, "vocab_size": byte_tokens().size, "hidden_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": positions,
+        "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2,
+    }  # fmt: skip
+
+
+def pretrained(kind, pooling="mean"):
+    torch.manual_seed(0)
+    encoder = PretrainedText(json.dumps(sizes(kind)), pooling)
+    for parameter in encoder.parameters():
+        if parameter.ndim == 2:  # at the usual 0.02 all texts are alike
+            nn.init.normal_(parameter, std=0.3)
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def sentence_transformers():
+    return pytest.importorskip("sentence_transformers")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_folder_of_sentence_transformers(tmp_path, sentence_transformers, pooling):
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    BertModel(BertConfig(**sizes("bert"))).save_pretrained(tmp_path / "bert")
+    (tmp_path / "tokenizer.json").write_text(byte_tokens().to_json())
+    PreTrainedTokenizerFast(
+        tokenizer_file=str(tmp_path / "tokenizer.json"), pad_token="[PAD]"
+    ).save_pretrained(tmp_path / "bert")
+    modules = [Transformer(str(tmp_path / "bert"), max_seq_length=40), Pooling(16, pooling)]
+    theirs = sentence_transformers.SentenceTransformer(modules=modules, device="cpu")
+    theirs.save(str(tmp_path / "saved"))
+    ours = SentenceEncoder.load(tmp_path / "saved")
+    texts = [text for text in TEXTS if "\ud800" not in text]
+    np.testing.assert_allclose(ours.encode(texts, batch_size=3), theirs.encode(texts), atol=1e-5)
+    assert (ours.encoder.pooling, ours.views.length) == (pooling, 40)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "t5"])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_pretrained_as_a_folder(tmp_path, sentence_transformers, kind, pooling):
+    encoder, views = pretrained(kind, pooling), TextViews("bytes", length=40)
+    save_sentence_transformer(encoder, views, tmp_path)
+    theirs = sentence_transformers.SentenceTransformer(str(tmp_path), device="cpu")
+    texts = [text for text in TEXTS if "\ud800" not in text]
+    expected = SentenceEncoder(encoder, views).encode(texts)
+    assert np.ptp(expected, axis=0).min() > 0.01
+    np.testing.assert_allclose(theirs.encode(texts), expected, atol=1e-5)
+    assert theirs.max_seq_length == 40
+    assert theirs.get_embedding_dimension() == 16
+    assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in encoder.parameters())
+    ours = SentenceEncoder.load(tmp_path)
+    np.testing.assert_allclose(ours.encode(texts), expected, atol=1e-6)
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """A run's file of a Transformer from scratch."""
+    torch.manual_seed(0)
+    arguments = {"vocabulary": byte_tokens().size, "width": 16, "depth": 2, "heads": 2, "length": 40}
+    path = tmp_path / "run" / "encoder.safetensors"
+    path.parent.mkdir()
+    export_encoder(
+        path,
+        TextTransformer(**arguments),
+        {"class_path": "encoders.text.transformer.TextTransformer", "init_args": arguments},
+        {"class_path": "encoders.text.views.TextViews", "init_args": {"tokenizer": "bytes", "length": 40}},
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def task():
+    path = Path(__file__).parents[2] / "tasks" / "text_convert.py"
+    spec = importlib.util.spec_from_file_location("text_convert", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_an_encoder_of_ours_as_a_folder(tmp_path, sentence_transformers, exported, task, capsys):
+    folder, again = str(tmp_path / "folder"), str(tmp_path / "again")
+    assert task.main(["--encoder", str(exported.parent), "--out", folder]) == 0
+    assert capsys.readouterr().out == f"wrote {folder}\n"
+    ours = SentenceEncoder.load(exported)
+    assert ours.name == "run"
+    expected = ours.encode(TEXTS)
+    theirs = sentence_transformers.SentenceTransformer(folder, device="cpu", trust_remote_code=True)
+    np.testing.assert_allclose(theirs.encode(TEXTS), expected, atol=1e-5)
+    assert (theirs.max_seq_length, theirs.get_embedding_dimension()) == (40, 16)
+    np.testing.assert_allclose(SentenceEncoder.load(folder).encode(TEXTS), expected, atol=0)
+    with torch.no_grad():  # trained further there, and saved
+        theirs[0].encoder.norm.weight.mul_(2)
+    theirs.save(again)
+    reloaded = sentence_transformers.SentenceTransformer(again, device="cpu", trust_remote_code=True)
+    np.testing.assert_allclose(reloaded.encode(TEXTS), theirs.encode(TEXTS), atol=1e-6)
+    assert abs(reloaded.encode(TEXTS) - expected).max() > 0.01
+
+
+def test_the_weights_written_are_the_encoders_and_train_on(tmp_path, sentence_transformers, exported):
+    ours = SentenceEncoder.load(exported)
+    with torch.no_grad():
+        ours.encoder.norm.weight.mul_(2)
+    save_sentence_transformer(ours.encoder, ours.views, tmp_path, exported)
+    theirs = sentence_transformers.SentenceTransformer(str(tmp_path), device="cpu", trust_remote_code=True)
+    np.testing.assert_allclose(theirs.encode(TEXTS), ours.encode(TEXTS), atol=1e-5)
+    theirs.train()
+    theirs(theirs.preprocess(TEXTS))["sentence_embedding"].sum().backward()
+    assert all(p.grad is not None for p in theirs.parameters())
+
+
+def image(folder):
+    path = folder / "image.safetensors"
+    export_encoder(
+        path,
+        nn.Identity(),
+        {"class_path": "torch.nn.Identity"},
+        {"class_path": "encoders.image.views.ReferenceViews"},
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda fake, at: fake.encode(["a", 3.0]), "a text is a string, not a float: 3.0"),
+        (lambda fake, at: fake.encode([["a", "b"]]), "a text is a string, not a list"),
+        (lambda fake, at: fake.encode("a", batch_size=0), "1 or more texts, not 0"),
+        (lambda fake, at: fake.encode("a", prompt="query: "), r"no prompt \(it was 'query: '\)"),
+        (lambda fake, at: fake.encode("a", precision="int8"), "no precision"),
+        (lambda fake, at: fake.encode("a", output_value="token_embeddings"), "no output_value"),
+        (lambda fake, at: SentenceEncoder.load(at / "nothing"), "does not exist"),
+        (lambda fake, at: SentenceEncoder.load(image(at)), "ReferenceViews are no views of texts"),
+        (lambda fake, at: SentenceEncoder(nn.Identity(), FakeViews()), "an encoder needs features_dim"),
+        (
+            lambda fake, at: save_sentence_transformer(fake.encoder, fake.views, at),
+            "FakeViews are no views of texts",
+        ),
+        (
+            lambda fake, at: save_sentence_transformer(fake.encoder, TextViews("bytes"), at),
+            "a FakeEncoder is written from the file",
+        ),
+        (
+            lambda fake, at: save_sentence_transformer(
+                pretrained("bert", "first_last"), TextViews("bytes"), at
+            ),
+            "no pooling of the first and the last layer",
+        ),
+    ],
+)
+def test_wrong_inputs(fake, tmp_path, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(fake, tmp_path)
+
+
+def test_the_task_says_what_is_wrong_in_one_line(tmp_path, task, capsys):
+    assert task.main([]) == 0
+    assert "--encoder" in capsys.readouterr().out
+    for encoder, message in (tmp_path / "no", "there is no encoder"), (image(tmp_path), "no views of texts"):
+        assert task.main(["--encoder", str(encoder), "--out", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
