@@ -69,6 +69,13 @@ _UNION = re.compile(
     r"Problem with given class_path '(?P<path>[^']+)': "
     r"(?P<problem>.+?)(?: - (?:Problem|Expected)| Given value type)"
 )
+# A plain value that fits none of them.
+_VALUE = re.compile(
+    r'Parser key "(?P<key>[\w.]+)": Does not validate against any of the Union subtypes '
+    r"Subtypes: \[(?P<types>[^:]+)\] Errors: - Expected.*? Given value: (?P<value>.+?)(?= - Expected a |$)"
+)
+# A class that refuses its arguments where ``None`` might have stood: what it said.
+_REFUSED = re.compile(r"Union subtypes\n.*\nErrors:\n  - ((?s:.+?))\n  - Expected a <class 'NoneType'>\n")
 _UNKNOWN_ARGUMENT = re.compile(r"(?:Option|Key) '[\w.]+' is not (?:accepted|expected)")
 
 
@@ -80,6 +87,8 @@ def _explain(parser: "ArgumentParser", error: Exception) -> str:
             "accumulate_grad_batches would average small correlation matrices, which is another objective; "
             "model.accumulate takes the exact loss of a batch in micro-batches"
         )
+    text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
+    text = _VALUE.sub(r"\g<key> takes \g<types>, not \g<value>", text)
     if found := _UNION.search(text):
         text = "{key}: {path}: {problem}".format(**found.groupdict())
     for pattern in _UNKNOWN:
@@ -212,10 +221,15 @@ def train(trainer: "pl.Trainer", model: "pl.LightningModule", data: "pl.Lightnin
     Raises:
         ValueError: there are checkpoints, and none of them is whole.
     """
+    import torch
+
+    from bt_multimodal.random_state import seed_all
     from bt_multimodal.run_checkpoints import RunCheckpoints, newest_checkpoint
 
     saving = trainer.checkpoint_callback
     assert isinstance(saving, RunCheckpoints)
+    if trainer.global_rank:  # in the state that all ranks are in they would drop the same units out
+        seed_all((torch.initial_seed() + trainer.global_rank) % 2**63)
     saving.last = newest_checkpoint(saving.folder)
     trainer.fit(model, datamodule=data, ckpt_path=saving.last, weights_only=True)
 
@@ -285,6 +299,8 @@ def _is_first() -> bool:
 
 
 def _last_line(error: Exception) -> str:
+    if found := _REFUSED.search(str(error)):
+        return found[1]
     # An error from a loader's worker arrives as its whole traceback.
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1] if "Traceback" in str(error) else " ".join(lines)

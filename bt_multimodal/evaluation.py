@@ -36,6 +36,7 @@ def _parser(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--no_linear", action="store_true", help="leave out the probe on all labels")
     parser.add_argument("--mlp", action="store_true", help="add the MLPs of HEAR's recipe (minutes)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--run_dir", type=Path, help="where to keep table.txt and table.json")
     parser.add_argument("--save_features", help="folder for train.safetensors and test.safetensors")
     return parser
 
@@ -123,11 +124,13 @@ def _evaluate(
 
     from bt_multimodal.features import save_features
     from bt_multimodal.memory import keep_freed_memory
-    from bt_multimodal.report import compare
+    from bt_multimodal.report import check_empty, compare, save_comparison
 
     keep_freed_memory()
     sys.path.insert(0, os.getcwd())  # a user's own encoder
     torch.manual_seed(arguments.seed)
+    if arguments.run_dir:
+        check_empty(arguments.run_dir)
     splits = modality.open(
         arguments.source,
         content_column=arguments.content_column,
@@ -149,4 +152,6 @@ def _evaluate(
         folder.mkdir(parents=True, exist_ok=True)
         for split, table in zip(("train", "test"), tables["trained encoder"], strict=True):
             save_features(folder / f"{split}.safetensors", table)
+    if arguments.run_dir:
+        save_comparison(arguments.run_dir, report)
     return str(report)

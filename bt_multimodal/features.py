@@ -63,6 +63,18 @@ def _table(records: DecodedRecords, rows: Iterable[tuple[Tensor, list[int]]]) ->
     return FeatureTable(torch.cat(features), records.labels[indices], list(records.classes))
 
 
+def check_device(device: torch.device | str) -> torch.device:
+    """A device by name, such as ``"cuda:1"``.
+
+    Raises:
+        ValueError: there is none of that name here.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without it
+        raise ValueError(f"there is no device {str(device)!r}: {str(error).splitlines()[0]}") from error
+
+
 def extract_features(
     encoder: nn.Module,
     augmentations: AugmentationSet,
@@ -80,11 +92,11 @@ def extract_features(
 
     Raises:
         ValueError: too many damaged records; an encoder whose output is not
-            ``[B, features_dim]``; no records.
+            ``[B, features_dim]``; no records; no such device.
     """
     check_encoder(encoder)
     home = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
-    device = home if device is None else torch.device(device)
+    device = home if device is None else check_device(device)
     modes = [(module, module.training) for module in encoder.modules()]
 
     def encode(batch: Tensor) -> Tensor:

@@ -110,14 +110,27 @@ def compare(
         probes: options of `evaluate`.
     """
     train, test = next(iter(tables.values()))
+    # First the probes, which refuse options that make no sense.
+    found = {name: evaluate(train, test, **probes) for name, (train, test) in tables.items()}
     rows = {} if baselines is None else baselines(**{k: v for k, v in probes.items() if k != "mlp"})
-    rows |= {name: evaluate(train, test, **probes) for name, (train, test) in tables.items()}
+    rows |= found
     drawn = " (20 % held out)" if held_out else ""
     return Comparison(f"{len(test.labels)} test {unit}{drawn}, {len(train.labels)} for the probes", rows)
 
 
+def check_empty(folder: Path) -> None:
+    """Refuse to write to a folder that holds something.
+
+    Raises:
+        ValueError: it does. OSError: it is no folder.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty")
+
+
 def save_comparison(run: Path, comparison: Comparison) -> None:
     """Write a run's ``table.txt``, and ``table.json`` for `over_runs`."""
+    run.mkdir(parents=True, exist_ok=True)
     (run / "table.txt").write_text(f"{comparison}\n")
     (run / "table.json").write_text(json.dumps(comparison._asdict(), indent=1) + "\n")
 

@@ -3,11 +3,12 @@
     python tasks/text_convert.py --encoder runs/text/TIME --out FOLDER
 
 --encoder   a run directory or an encoder.safetensors
---out       the folder to write: SentenceTransformer(FOLDER) loads it. Encoders that are no model of
-            transformers need this checkout to be importable, and trust_remote_code=True.
+--out       the folder to write, new or empty: SentenceTransformer(FOLDER) loads it. Encoders that are no
+            model of transformers need this checkout to be importable, and trust_remote_code=True.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,9 +29,12 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     from bt_multimodal.checkpoint import load_encoder
     from bt_multimodal.cli import fail
+    from bt_multimodal.report import check_empty
     from encoders.text.sentences import save_sentence_transformer
 
+    sys.path.insert(0, os.getcwd())  # a user's own encoder
     try:
+        check_empty(Path(arguments.out))
         encoder, views = load_encoder(arguments.encoder)
         save_sentence_transformer(encoder, views, arguments.out, arguments.encoder)
     except (ValueError, OSError) as error:

@@ -12,21 +12,21 @@
 The table compares TF-IDF, its SVD of as many dimensions as the encoder has, the encoder untrained (same
 class, fresh weights) and trained: kNN (k = 20), a linear probe on all labels (standardised features; of
 TF-IDF by cross-validation), and linear probes on a few labels a class over several draws (mean and
-standard deviation). Where the source has no test split, 20 % are held out.
+standard deviation). Where the source has no test split, 20 % are held out. --run_dir is where to keep
+table.txt and table.json, for tasks/seeds.py.
 
 --senteval      logistic regressions on the features as they are (Conneau and Kiela, 2018). Their penalty is
                 chosen on the validation split, or where there is none by 10 folds of the training split; a
                 source of one split is tested by 10 folds, each with a choice of its own. Several sources
                 make a column each; columns sentence1 and sentence2 are pairs. It takes, beside the above,
                 --data.content_column, --data.label_column, --seed (of the untrained weights), --device,
-                --folds N (default 10) and --run_dir, where to keep table.txt and table.json
+                --folds N (default 10) and --run_dir
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,6 @@ from bt_multimodal.evaluation import probe
 
 if TYPE_CHECKING:
     from bt_multimodal.report import Comparison
-
-_BATCH = 128
 
 
 def modality():
@@ -86,31 +84,19 @@ def _senteval(argv: Sequence[str], pooling: str | None) -> int:
 
 
 def _transfer(arguments: argparse.Namespace, pooling: str | None) -> "Comparison":
-    import torch
-
-    from bt_multimodal.report import save_comparison
-    from encoders.text.loading import load_text_encoder
-    from encoders.text.sentences import SentenceEncoder
+    from bt_multimodal.report import check_empty, save_comparison
+    from encoders.text.compared import untrained_and_trained
     from encoders.text.transfer import open_task, transfer_table
 
     sys.path.insert(0, os.getcwd())  # a user's own encoder
     run = arguments.run_dir
-    if run and run.is_dir() and any(run.iterdir()):
-        raise ValueError(f"{run} is not empty")
-    sources = (arguments.content_column, arguments.label_column)
-    tasks = [open_task(source, *sources) for source in arguments.sources]
-    torch.manual_seed(arguments.seed)
-    untrained, trained = (
-        SentenceEncoder(*load_text_encoder(arguments.encoder, weights, pooling), arguments.device)
-        for weights in (False, True)
-    )
-    encoders = {
-        "untrained encoder": partial(untrained.encode, batch_size=_BATCH),
-        "trained encoder": partial(trained.encode, batch_size=_BATCH),
-    }
-    comparison = transfer_table(tasks, encoders, trained.features_dim, arguments.folds)
     if run:
-        run.mkdir(parents=True, exist_ok=True)
+        check_empty(run)
+    columns = (arguments.content_column, arguments.label_column)
+    tasks = [open_task(source, *columns) for source in arguments.sources]
+    compared = untrained_and_trained(arguments.encoder, pooling, arguments.device, arguments.seed)
+    comparison = transfer_table(tasks, compared.encode, compared.width, arguments.folds)
+    if run:
         save_comparison(run, comparison)
     return comparison
 

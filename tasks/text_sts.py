@@ -26,7 +26,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from bt_multimodal.report import Comparison
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-_BATCH = 128
 
 
 def main(argv: Sequence[str]) -> int:
@@ -66,20 +63,17 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> "Comparison":
-    import torch
-
-    from bt_multimodal.report import save_comparison
-    from encoders.text.loading import load_text_encoder
+    from bt_multimodal.report import check_empty, save_comparison
+    from encoders.text.compared import untrained_and_trained
     from encoders.text.modality import TEXTS
     from encoders.text.pairs import open_pairs
-    from encoders.text.sentences import SentenceEncoder
-    from encoders.text.sts import Encode, sentences, similarity_table
+    from encoders.text.sts import sentences, similarity_table
     from encoders.text.tfidf import TfidfSvd, contents
 
     sys.path.insert(0, os.getcwd())  # a user's own encoder
     run = arguments.run_dir
-    if run and run.is_dir() and any(run.iterdir()):
-        raise ValueError(f"{run} is not empty")
+    if run:
+        check_empty(run)
     columns = arguments.columns and [column.strip() for column in arguments.columns.split(",")]
     sets = []
     for source in arguments.sources:
@@ -87,25 +81,13 @@ def _evaluate(arguments: argparse.Namespace) -> "Comparison":
         sets += opened
         if missing:
             print(f"left out: {', '.join(missing)}")
-    torch.manual_seed(arguments.seed)
-
-    untrained, trained = (
-        SentenceEncoder(*load_text_encoder(arguments.encoder, weights, arguments.pooling), arguments.device)
-        for weights in (False, True)
-    )
-    width = trained.features_dim
+    compared = untrained_and_trained(arguments.encoder, arguments.pooling, arguments.device, arguments.seed)
     texts = contents(TEXTS.open(arguments.baseline).train) if arguments.baseline else sentences(sets)
-    model = TfidfSvd(texts, width)
+    model = TfidfSvd(texts, compared.width)
     learnt = ", ".join(arguments.baseline or ["these sentences"])
-    encoders: dict[str, Encode] = {
-        "TF-IDF": model.counted,
-        f"TF-IDF's SVD ({width})": model.reduced,
-        "untrained encoder": partial(untrained.encode, batch_size=_BATCH),
-        "trained encoder": partial(trained.encode, batch_size=_BATCH),
-    }
-    comparison = similarity_table(sets, encoders, learnt)
+    counts = {"TF-IDF": model.counted, f"TF-IDF's SVD ({compared.width})": model.reduced}
+    comparison = similarity_table(sets, counts | compared.encode, learnt)
     if run:
-        run.mkdir(parents=True, exist_ok=True)
         save_comparison(run, comparison)
     return comparison
 

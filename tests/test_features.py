@@ -125,6 +125,13 @@ def test_wrong_inputs(encoder, raws, batch_size, message):
         extract_features(encoder, Augmentations(), decoded(raws), batch_size)
 
 
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+def test_no_such_device(device):
+    with pytest.raises(ValueError, match=f"there is no device '{device}': ") as caught:
+        extract_features(make_encoder(), Augmentations(), RECORDS, device=device)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_table_survives_its_file(tmp_path):
     table = FeatureTable(torch.randn(5, 3).T.contiguous().T, torch.tensor([0, 1, -1, 1, 0]), ["é, a", "b"])
     save_features(tmp_path / "table.safetensors", table)

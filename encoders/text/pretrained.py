@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,7 @@ def _load(name: str) -> Any:
 
     fresh = name.lstrip().startswith("{")
     shown = "the model of a JSON text" if fresh else repr(name)
+    name = os.path.expanduser(name)
     if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
         raise ValueError(f"there is no folder {shown}")
     try:

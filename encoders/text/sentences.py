@@ -16,6 +16,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from bt_multimodal.checkpoint import export_encoder, load_encoder
+from bt_multimodal.features import check_device
 from bt_multimodal.twins import check_encoder
 from encoders.text.loading import load_text_encoder
 from encoders.text.pretrained import PretrainedText
@@ -46,7 +47,7 @@ class SentenceEncoder:
         name: for reports.
 
     Raises:
-        ValueError: views that are not of texts.
+        ValueError: views that are not of texts, or no such device.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class SentenceEncoder:
         if not hasattr(views, "collate"):
             raise ValueError(f"{type(views).__name__} are no views of texts")
         self.features_dim = check_encoder(encoder)
-        self.encoder = encoder if device is None else encoder.to(device)
+        self.encoder = encoder if device is None else encoder.to(check_device(device))
         self.views, self.name = views, name
 
     @classmethod
@@ -92,7 +93,8 @@ class SentenceEncoder:
         Batches are of texts of like length, so hardly any padding is computed.
 
         Args:
-            sentences: a text, texts, or batches ``{"text": [...]}`` as MTEB 2's data loader gives them.
+            sentences: a text, texts, or one or more batches ``{"text": [...]}`` as MTEB 2's data loader
+                gives them.
             normalize_embeddings: to length 1.
             convert_to_tensor: a tensor on the encoder's device; else, without ``convert_to_numpy``, a
                 list of them.
@@ -112,11 +114,11 @@ class SentenceEncoder:
         if batch_size < 1:
             raise ValueError(f"a batch has 1 or more texts, not {batch_size}")
         if device is not None:
-            self.encoder.to(device)
+            self.encoder.to(check_device(device))
         single = isinstance(sentences, str)
         decoded = [
             self.views.clean(self.views.decode(text))
-            for text in _contents([sentences] if single else sentences)
+            for text in _contents([sentences] if isinstance(sentences, str | dict) else sentences)
         ]
         # the longest first: what does not fit memory fails at once
         order = sorted(range(len(decoded)), key=lambda i: len(decoded[i]), reverse=True)

@@ -35,7 +35,8 @@ def contents(records: Texts) -> list[str]:
 class TfidfSvd:
     """TF-IDF with logarithmic counts, rows of length 1, and its truncated SVD (latent semantic analysis).
 
-    A text's vector is the average of its words' vectors, weighted by TF-IDF (Deerwester et al., 1990).
+    A text's vector is the average of its words' vectors, weighted by TF-IDF (Deerwester et al., 1990);
+    that of a text without a word that is known is 0.
 
     Args:
         texts: what words, their weights and the SVD are learnt from.
@@ -47,9 +48,17 @@ class TfidfSvd:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         self._counts = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+        words: set[str] = set()
+        for found in map(self._counts.build_analyzer(), texts):
+            words.update(found)
+            if len(words) > 1:
+                break
+        else:  # the SVD wants two columns: words that no text has
+            self._counts.set_params(vocabulary=[*words, "", " "])
         counted = self._counts.fit_transform(texts)
-        self._svd = TruncatedSVD(min(width, min(counted.shape) - 1), n_iter=7, random_state=0)
-        self._svd.fit(counted)
+        self._svd = TruncatedSVD(max(1, min(width, min(counted.shape) - 1)), n_iter=7, random_state=0)
+        with np.errstate(invalid="ignore"):  # shares of a variance of 0
+            self._svd.fit(counted)
 
     def counted(self, texts: Sequence[str]) -> Any:
         """TF-IDF as a sparse matrix ``[N, V]``."""

@@ -1,5 +1,6 @@
 """Tokenisers, all of them as `tokenizers` has them: a pretrained model's, a trained one, bytes."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def load_tokens(name: str) -> Tokens:
 
     if name == "bytes":
         return byte_tokens()
+    name = os.path.expanduser(name)
     try:
         if name.lstrip().startswith("{"):
             return Tokens(Tokenizer.from_str(name))
@@ -80,8 +82,12 @@ def load_tokens(name: str) -> Tokens:
 
 def byte_tokens() -> Tokens:
     """UTF-8 bytes as tokens: 256 and 5 special ones, nothing to learn."""
-    tokenizer = _byte_level({symbol: len(_SPECIAL) + i for i, symbol in enumerate(_alphabet())})
-    return Tokens(tokenizer)
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    names = [*_SPECIAL, *_alphabet()]
+    tokenizer = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, [], unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return Tokens(_with_ends(tokenizer))
 
 
 def train_bpe(texts: Iterable[str], vocabulary: int) -> Tokens:
@@ -95,43 +101,33 @@ def train_bpe(texts: Iterable[str], vocabulary: int) -> Tokens:
     Raises:
         ValueError: a vocabulary smaller than those.
     """
-    from tokenizers import trainers
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     if vocabulary < len(_SPECIAL) + 256:
         raise ValueError(f"a vocabulary has {len(_SPECIAL) + 256} entries or more, not {vocabulary}")
-    tokenizer = _byte_level({})
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary, special_tokens=_SPECIAL, initial_alphabet=_alphabet(), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
     # Made anew from its text, so that a trained and a loaded one are the same to the last bit.
-    return load_tokens(_with_template(tokenizer).to_str())
+    return load_tokens(_with_ends(tokenizer).to_str())
 
 
 def _alphabet() -> list[str]:
+    """The characters that stand for the 256 bytes."""
     from tokenizers import pre_tokenizers
 
     return sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
-def _byte_level(vocabulary: dict[str, int]) -> Any:
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-
-    if vocabulary:
-        vocabulary = {**{name: i for i, name in enumerate(_SPECIAL)}, **vocabulary}
-        tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="[UNK]"))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    else:
-        tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
-        tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer if not vocabulary else _with_template(tokenizer)
-
-
-def _with_template(tokenizer: Any) -> Any:
-    from tokenizers import processors
+def _with_ends(tokenizer: Any) -> Any:
+    """With [CLS] before and [SEP] after a text, and bytes for characters when decoded."""
+    from tokenizers import decoders, processors
 
     special = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, special)
+    tokenizer.decoder = decoders.ByteLevel()
     return tokenizer

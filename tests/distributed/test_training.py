@@ -83,5 +83,12 @@ def test_a_signal_to_one_rank_ends_all_and_the_run_continues_bit_for_bit(folder)
     assert left(folder / "sounds parts") == left(folder / "sounds")
 
 
+def test_ranks_draw_different_numbers(folder):
+    newest = max((folder / "whole" / "checkpoints").iterdir())
+    states = torch.load(newest, weights_only=True)["random_states"]
+    assert not torch.equal(states[0]["torch"], states[1]["torch"])  # what dropout draws from
+    assert not torch.equal(states[0]["numpy"][1], states[1]["numpy"][1])
+
+
 def test_ranks_that_would_continue_from_different_checkpoints_end(folder):
     assert [torch.load(folder / f"{rank}.pt")["not shared"] for rank in range(WORLD)] == [[1], [1]]

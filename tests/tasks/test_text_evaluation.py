@@ -128,6 +128,16 @@ def test_probes(tmp_path, encoder, labelled, capsys):
         assert words in table
 
 
+def test_probes_are_kept(tmp_path, encoder, labelled, capsys):
+    out = tmp_path / "table"
+    argv = ["--encoder", str(tmp_path / "run"), "--data.source", labelled, "--per_class", "5", "--no_linear"]
+    assert text_probe.main([*argv, "--run_dir", str(out)]) == 0
+    assert capsys.readouterr().out == (out / "table.txt").read_text()
+    assert "trained encoder" in load_comparison(out).rows
+    assert text_probe.main([*argv, "--run_dir", str(out)]) == 2
+    assert capsys.readouterr().err == f"error: {out} is not empty\n"
+
+
 def test_sentevals_protocol(tmp_path, encoder, labelled, capsys):
     from encoders.text.loading import load_text_encoder
     from encoders.text.sentences import SentenceEncoder
@@ -216,6 +226,21 @@ WRONG = {
         "sts", ["--encoder", "{tmp}/run", "--data.source", "{pairs}", "--baseline", "{tmp}/none.txt"],
         "none.txt' does not exist",
     ),
+    "no device": (
+        "sts", ["--encoder", "{tmp}/run", "--data.source", "{pairs}", "--device", "nonsense"],
+        "there is no device 'nonsense'",
+    ),
+    "probe, no device": (
+        "probe", ["--encoder", "{tmp}/run", "--data.source", "{tmp}/topics", "--device", "nonsense"],
+        "there is no device 'nonsense'",
+    ),
+    "probe, one class": (
+        "probe", ["--encoder", "{tmp}/run", "--data.source", "{one}"], "a linear probe needs 2 classes"
+    ),
+    "probe, no draws": (
+        "probe", ["--encoder", "{tmp}/run", "--data.source", "{tmp}/topics", "--draws", "0"],
+        "draws is 1 or more, not 0",
+    ),
     "probe, no encoder": ("probe", ["--encoder", "{tmp}/none", "--data.source", "{tmp}/topics"], "not exist"),
     "probe, no texts": ("probe", ["--encoder", "{tmp}/run", "--data.source", "{pairs}"], "no content column"),
     "probe, no labels": ("probe", ["--encoder", "{tmp}/run", "--data.source", "{lines}"], "no label column"),
@@ -240,7 +265,8 @@ def test_wrong_input_is_one_line(case, tmp_path, encoder, pairs, labelled, capsy
     task, argv, message = WRONG[case]
     lines = tmp_path / "lines.txt"
     lines.write_text("one\ntwo\nthree\n")
-    names = {"{tmp}": str(tmp_path), "{pairs}": pairs, "{lines}": str(lines)}
+    one = write(tmp_path / "one.csv", ["text", "label"], [(f"wave {i}", "sea") for i in range(60)])
+    names = {"{tmp}": str(tmp_path), "{pairs}": pairs, "{lines}": str(lines), "{one}": one}
     for name, path in names.items():
         argv = [argument.replace(name, path) for argument in argv]
     assert TASKS[task](argv) == 2

@@ -256,6 +256,11 @@ def test_no_such_encoder(tmp_path, name, message):
     assert len(str(caught.value)) < 600
 
 
+def test_a_folder_below_the_users_own(folders, monkeypatch):
+    monkeypatch.setenv("HOME", folders["bert"])
+    assert PretrainedText("~").features_dim == PretrainedText(folders["bert"]).features_dim
+
+
 def test_no_such_pooling():
     with pytest.raises(ValueError, match="no pooling 'max'; there are mean, cls, first_last"):
         PretrainedText("bert-base-uncased", pooling="max")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -111,6 +112,7 @@ def test_what_mteb_calls(fake):
     )
     np.testing.assert_array_equal(plain, old)
     np.testing.assert_array_equal(plain, new)
+    np.testing.assert_array_equal(plain, fake.encode({"text": TEXTS, "id": [0] * len(TEXTS)}))
 
 
 def test_the_encoder_is_left_as_it_was(fake):
@@ -278,6 +280,8 @@ def image(folder):
         (lambda fake, at: fake.encode(["a", 3.0]), "a text is a string, not a float: 3.0"),
         (lambda fake, at: fake.encode([["a", "b"]]), "a text is a string, not a list"),
         (lambda fake, at: fake.encode("a", batch_size=0), "1 or more texts, not 0"),
+        (lambda fake, at: fake.encode("a", device="nonsense"), "there is no device 'nonsense'"),
+        (lambda fake, at: SentenceEncoder(fake.encoder, fake.views, "cuda:99"), "no device 'cuda:99'"),
         (lambda fake, at: fake.encode("a", prompt="query: "), r"no prompt \(it was 'query: '\)"),
         (lambda fake, at: fake.encode("a", precision="int8"), "no precision"),
         (lambda fake, at: fake.encode("a", output_value="token_embeddings"), "no output_value"),
@@ -314,3 +318,26 @@ def test_the_task_says_what_is_wrong_in_one_line(tmp_path, task, capsys):
         assert message in error
         assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_task_writes_into_no_folder_of_another_model(tmp_path, exported, task, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "encoder.safetensors").write_text("another's")  # which would be loaded in the new one's place
+    assert task.main(["--encoder", str(exported), "--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"error: {out} is not empty\n"
+    assert [path.name for path in out.iterdir()] == ["encoder.safetensors"]
+
+
+def test_the_task_finds_an_encoder_in_the_folder_it_is_started_from(tmp_path):
+    (tmp_path / "my_words.py").write_text(
+        "import torch\nclass Mine(torch.nn.Linear):\n    features_dim = 3\n"
+        "    def __init__(self):\n        super().__init__(3, 3)\n"
+    )
+    mine = tmp_path / "mine.safetensors"
+    views = {"class_path": "encoders.text.views.TextViews", "init_args": {"tokenizer": "bytes"}}
+    export_encoder(mine, nn.Linear(3, 3), {"class_path": "my_words.Mine"}, views)
+    task = Path(__file__).parents[2] / "tasks" / "text_convert.py"
+    command = [sys.executable, str(task), "--encoder", str(mine), "--out", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "wrote out\n"), done.stderr

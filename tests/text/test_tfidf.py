@@ -44,6 +44,14 @@ def test_what_is_not_known_is_zero():
     assert model.reduced(["", "zzz"]).tolist() == [[0.0] * model.reduced(["a"]).shape[1]] * 2
 
 
+@pytest.mark.parametrize("texts", [["", "?!", "🌊", "🎉🎉"], ["wave", "wave wave", "", "wave"]])
+def test_texts_without_words_or_with_one(texts):
+    model = TfidfSvd(texts, 8)
+    there = np.array([["wave" in text] for text in texts], float)
+    assert model.counted(texts).sum(1).reshape(-1, 1).tolist() == there.tolist()
+    assert abs(model.reduced(texts)).sum(1, keepdims=True) == pytest.approx(there)
+
+
 def test_rows_of_the_table():
     train, test = Texts(120, 1), Texts(40, 2)
     rows = tfidf_baselines(train, test, 8, per_class=(2,), draws=3, k=5)

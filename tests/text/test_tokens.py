@@ -59,6 +59,12 @@ def wordpiece(tmp_path):
     return tmp_path / "bert"
 
 
+def test_a_folder_below_the_users_own(wordpiece, monkeypatch):
+    monkeypatch.setenv("HOME", str(wordpiece.parent))
+    for name in ("~/bert", "~/bert/tokenizer.json"):
+        assert load_tokens(name).size == 9
+
+
 def test_a_pretrained_model_s(wordpiece):
     for name in (str(wordpiece), str(wordpiece / "tokenizer.json")):
         tokens = load_tokens(name)
