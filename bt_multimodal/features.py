@@ -8,6 +8,7 @@ Evaluation takes no random view: ``clean`` record by record, ``clean_batch`` on 
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -75,6 +76,20 @@ def check_device(device: torch.device | str) -> torch.device:
         raise ValueError(f"there is no device {str(device)!r}: {str(error).splitlines()[0]}") from error
 
 
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; then each part is in the mode that it was in."""
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        module.eval()
+        # Not inference_mode: its tensors could not enter a probe's gradient later.
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes:  # one by one: parts may have been frozen in eval mode
+            part.training = training
+
+
 def extract_features(
     encoder: nn.Module,
     augmentations: AugmentationSet,
@@ -97,7 +112,6 @@ def extract_features(
     check_encoder(encoder)
     home = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
     device = home if device is None else check_device(device)
-    modes = [(module, module.training) for module in encoder.modules()]
 
     def encode(batch: Tensor) -> Tensor:
         representation = encoder(augmentations.clean_batch(batch.to(device)))
@@ -105,18 +119,14 @@ def extract_features(
         return representation
 
     try:
-        encoder.eval()
         if device != home:
             encoder.to(device)
-        # Not inference_mode: its tensors could not enter a probe's gradient later.
-        with torch.no_grad():
+        with evaluating(encoder):
             return _table(
                 records,
                 ((encode(batch), at) for batch, at in _batches(augmentations, records, batch_size)),
             )
     finally:
-        for module, training in modes:  # one by one: parts may have been frozen in eval mode
-            module.training = training
         if device != home:
             encoder.to(home)
 

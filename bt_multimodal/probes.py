@@ -84,15 +84,19 @@ def knn(
     classes = highest + 1 if classes is None else classes
     if highest >= classes:
         raise ValueError(f"label {highest} with {classes} classes")
-    bank, bank_labels = F.normalize(bank, dim=1), bank_labels.long()
-    predictions = []
-    for chunk in queries.to(bank.dtype).split(max(1, 2**24 // len(bank))):
-        similarity, neighbours = (F.normalize(chunk, dim=1) @ bank.T).topk(k, dim=1)
-        # Relative to the nearest one: the same vote, and no overflow at a small temperature.
-        weights = ((similarity - similarity[:, :1]) / temperature).exp()
-        votes = weights.new_zeros(len(chunk), classes)
-        predictions.append(votes.scatter_add_(1, bank_labels[neighbours], weights).argmax(1))
-    return torch.cat(predictions)
+    bank = F.normalize(bank, dim=1)
+    chunks = queries.to(bank.dtype).split(max(1, 2**24 // len(bank)))
+    cosines = (F.normalize(chunk, dim=1) @ bank.T for chunk in chunks)
+    return torch.cat([vote(cosine, bank_labels, k, temperature, classes) for cosine in cosines])
+
+
+def vote(cosines: Tensor, bank_labels: Tensor, k: int, temperature: float, classes: int) -> Tensor:
+    """`knn` from ``cosines [Q, N]`` of queries and bank."""
+    nearest, neighbours = cosines.topk(k, dim=1)
+    # Relative to the nearest one: the same vote, and no overflow at a small temperature.
+    weights = ((nearest - nearest[:, :1]) / temperature).exp()
+    votes = weights.new_zeros(len(cosines), classes)
+    return votes.scatter_add_(1, bank_labels.long()[neighbours], weights).argmax(1)
 
 
 def feature_statistics(features: Tensor) -> tuple[Tensor, Tensor]:

@@ -238,7 +238,26 @@ def _open(
     return records, _read(splits[test], asked, require_labels, records.classes) if test else None
 
 
-def _read(split: Split, asked: Asked, require_labels: bool, classes: list[str] | None = None) -> Records:
+class LabelledParts(NamedTuple):
+    """A split's contents, every part of the same ``N`` rows, and the class of each row, if it has one.
+
+    ``declared`` are the classes that the source says there are, ``None`` where it has no such list.
+    """
+
+    parts: list[Part]
+    names: list[str | None]
+    declared: list[str] | None
+
+
+def read_parts(split: Split, asked: Asked, require_labels: bool) -> LabelledParts:
+    """Open a split; a part for each of the columns that are records of their own.
+
+    Args:
+        require_labels: fail where there is no column of labels.
+
+    Raises:
+        DataError: no records, or columns that are missing or hold something else.
+    """
     table = split.load()
     if not len(table):
         raise DataError(f"{split.origin} has no records")
@@ -246,13 +265,20 @@ def _read(split: Split, asked: Asked, require_labels: bool, classes: list[str] |
     schema = table.data.schema
     check_contents({name: schema.field(name).type for name in chain(*groups)}, split.origin, asked.inline)
     names: list[str | None] = [None] * len(table)
+    declared = None
     if asked.label or require_labels or any(name in table.column_names for name in LABEL_COLUMNS):
         label = find_column("label", asked.label, LABEL_COLUMNS, table.column_names, split.origin)
         declared = getattr(table.features[label], "names", None)
         values = table.select_columns([label]).with_format("arrow")[:].column(0)
         # One at a time: they may be long.
         names = [class_name(value.as_py(), declared, label, split.origin) for value in values]
-        classes = declared if classes is None else classes
+    parts = [Part(Cells(table, group), split.locate, split.origin) for group in groups]
+    return LabelledParts(parts, names, declared)
+
+
+def _read(split: Split, asked: Asked, require_labels: bool, classes: list[str] | None = None) -> Records:
+    parts, names, declared = read_parts(split, asked, require_labels)
+    classes = declared if classes is None else classes
     if classes is None:
         classes = _sorted({name for name in names if name is not None})
     index: dict[str | None, int] = {None: -1, **{name: i for i, name in enumerate(classes)}}
@@ -265,7 +291,6 @@ def _read(split: Split, asked: Asked, require_labels: bool, classes: list[str] |
     unlabelled = int((labels < 0).sum())
     if require_labels and unlabelled:
         raise DataError(f"{unlabelled} of {len(labels)} records of {split.origin} have no label")
-    parts = [Part(Cells(table, group), split.locate, split.origin) for group in groups]
     return Records(parts, torch.arange(len(parts) * len(labels)), labels.repeat(len(parts)), classes)
 
 

@@ -4,7 +4,6 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +15,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from bt_multimodal.checkpoint import export_encoder, load_encoder
-from bt_multimodal.features import check_device
+from bt_multimodal.features import check_device, evaluating
 from bt_multimodal.twins import check_encoder
 from encoders.text.loading import load_text_encoder
 from encoders.text.pretrained import PretrainedText
@@ -75,7 +74,6 @@ class SentenceEncoder:
         path = Path(name).resolve()
         return cls(encoder, views, device, (path.parent if path.is_file() else path).name)
 
-    @torch.no_grad()
     def encode(
         self,
         sentences: Any,
@@ -123,7 +121,7 @@ class SentenceEncoder:
         # the longest first: what does not fit memory fails at once
         order = sorted(range(len(decoded)), key=lambda i: len(decoded[i]), reverse=True)
         found = torch.empty(len(decoded), self.features_dim, device=_device(self.encoder))
-        with _evaluating(self.encoder):
+        with evaluating(self.encoder):
             for start in tqdm(range(0, len(order), batch_size), "texts", disable=not show_progress_bar):
                 rows = order[start : start + batch_size]
                 view = self.views.clean_batch(self.views.collate([decoded[i] for i in rows]))
@@ -297,18 +295,6 @@ def _contents(sentences: Iterable[Any]) -> Iterable[bytes]:
 def _device(encoder: nn.Module) -> torch.device:
     first = next(encoder.parameters(), None)
     return torch.device("cpu") if first is None else first.device
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Any:
-    """In evaluation mode, and then each part as it was."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 def _unit(embeddings: Any) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bt_multimodal.probes import accuracy, few_labels, knn
+from bt_multimodal.probes import accuracy, few_labels, knn, vote
 
 
 class Texts(Protocol):
@@ -112,14 +112,9 @@ def _neighbours(bank: Any, labels: Tensor, queries: Any, k: int) -> Tensor:
     """As `bt_multimodal.probes.knn`, of rows of length 1 that may be sparse."""
     if isinstance(bank, np.ndarray):
         return knn(torch.from_numpy(bank), labels, torch.from_numpy(queries), k)
-    found = []
-    for at in range(0, queries.shape[0], 512):
-        similarity = torch.from_numpy((queries[at : at + 512] @ bank.T).toarray())
-        best, neighbours = similarity.topk(k, dim=1)
-        votes = torch.zeros(len(best), int(labels.max()) + 1, dtype=best.dtype)
-        votes.scatter_add_(1, labels[neighbours], ((best - best[:, :1]) / 0.1).exp())
-        found.append(votes.argmax(1))
-    return torch.cat(found)
+    chunks = [queries[at : at + 512] for at in range(0, queries.shape[0], 512)]
+    cosines = (torch.from_numpy((chunk @ bank.T).toarray()) for chunk in chunks)
+    return torch.cat([vote(cosine, labels, k, 0.1, int(labels.max()) + 1) for cosine in cosines])
 
 
 def _regression(x: Any, labels: Tensor, queries: Any) -> Tensor:

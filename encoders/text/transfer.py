@@ -6,15 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from bt_multimodal.columns import (
-    LABEL_COLUMNS,
-    DataError,
-    check_contents,
-    class_name,
-    find_column,
-    find_contents,
-)
-from bt_multimodal.records import Cells, Part, Records
+from bt_multimodal.columns import DataError
+from bt_multimodal.records import Records, read_parts
 from bt_multimodal.report import Comparison
 from bt_multimodal.tables import TEST_SPLITS, Asked, Split, find_splits
 from encoders.text.modality import TEXTS
@@ -67,26 +60,13 @@ def open_task(source: str, content_column: str | None = None, label_column: str 
 
 
 def _read(split: Split, asked: Asked) -> Labelled:
-    table = split.load()
-    if not len(table):
-        raise DataError(f"{split.origin} has no records")
-    groups = find_contents(asked.content, asked.contents, table.column_names, split.origin, inline=True)
-    if len(groups) > 2:
-        raise DataError(f"{len(groups)} texts are no pair: content_column takes two")
-    schema = table.data.schema
-    columns = [name for group in groups for name in group]
-    check_contents({name: schema.field(name).type for name in columns}, split.origin, inline=True)
-    label = find_column("label", asked.label, LABEL_COLUMNS, table.column_names, split.origin)
-    declared = getattr(table.features[label], "names", None)
-    values = table.select_columns([label]).with_format("arrow")[:].column(0).to_pylist()
-    names = [class_name(value, declared, label, split.origin) for value in values]
+    parts, names, _ = read_parts(split, asked, require_labels=True)
+    if len(parts) > 2:
+        raise DataError(f"{len(parts)} texts are no pair: content_column takes two")
     if None in names:
         raise DataError(f"{names.count(None)} of {len(names)} records of {split.origin} have no label")
-    rows, none = torch.arange(len(table)), torch.full((len(table),), -1)
-    texts = [
-        contents(Records([Part(Cells(table, group), split.locate, split.origin)], rows, none, []))
-        for group in groups
-    ]
+    rows, none = torch.arange(len(names)), torch.full((len(names),), -1)
+    texts = [contents(Records([part], rows, none, [])) for part in parts]
     return Labelled(texts, np.array(names))
 
 
