@@ -47,14 +47,6 @@ def evaluate(argv):
     return image_linear.probe(image_linear.__doc__, image_linear.modality, argv)
 
 
-@pytest.fixture
-def my_lab(tmp_path, monkeypatch):
-    (tmp_path / "my_lab.py").write_text(MY_LAB)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield
-    sys.modules.pop("my_lab", None)
-
-
 def test_run_directory_explains_itself_and_evaluates(tmp_path, capsys):
     out = tmp_path / "run"
     assert run([*DIGITS, "--run_dir", str(out)]) == 0

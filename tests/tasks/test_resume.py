@@ -4,7 +4,6 @@ import csv
 import errno
 import os
 import signal
-import sys
 
 import pytest
 import torch
@@ -50,16 +49,6 @@ class Fragile(nn.Module):
             view = view + 0.01 * float(np.random.standard_normal())
         return self.layers(view)
 """
-
-
-@pytest.fixture
-def my_lab(tmp_path, monkeypatch):
-    (tmp_path / "my_lab.py").write_text(MY_LAB)
-    monkeypatch.syspath_prepend(tmp_path)
-    import my_lab
-
-    yield my_lab
-    sys.modules.pop("my_lab", None)
 
 
 def run(argv, out, *words):

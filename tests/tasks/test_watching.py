@@ -1,7 +1,6 @@
 """What a run notices of itself: numbers that are none, representations that collapse, damaged records."""
 
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -51,14 +50,6 @@ class OneDimension(Encoder):
     def spoil(self, x):
         return x.sum(1, keepdim=True) * torch.arange(1, 17)
 """
-
-
-@pytest.fixture
-def my_lab(tmp_path, monkeypatch):
-    (tmp_path / "my_lab.py").write_text(MY_LAB)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield
-    sys.modules.pop("my_lab", None)
 
 
 def run(out, *words):
