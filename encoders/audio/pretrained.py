@@ -89,9 +89,10 @@ def _load(name: str, **options: Any) -> Any:
     from transformers import AutoConfig, AutoModel  # slow to import
 
     try:
-        return AutoModel.from_pretrained(name, config=AutoConfig.from_pretrained(name, **options))
+        model = AutoModel.from_pretrained(name, config=AutoConfig.from_pretrained(name, **options))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot load {name!r}: {' '.join(str(error).split())}") from error
+    return model.train()  # as any new module; transformers gives it in evaluation mode
 
 
 def _masked_mean(frames: Tensor, heard: Tensor) -> Tensor:

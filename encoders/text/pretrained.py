@@ -94,7 +94,7 @@ def _load(name: str) -> Any:
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise ValueError(f"{shown} lacks {len(missing)} of the model's weights, such as {missing[0]}")
-    return model
+    return model.train()  # as any new module; transformers gives it in evaluation mode
 
 
 @contextmanager

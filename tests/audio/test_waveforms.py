@@ -97,6 +97,10 @@ def test_padding_is_not_heard(folder):
     torch.testing.assert_close(outputs[0], outputs[1], atol=1e-5, rtol=0)
 
 
+def test_a_loaded_model_trains_from_the_start(folder):
+    assert all(part.training for part in PretrainedWaveform(str(folder)).modules())
+
+
 def test_training_leaves_the_front_as_it_is(folder):
     encoder = PretrainedWaveform(str(folder)).train()
     encoder(made(WaveformViews(seconds=0.5)).first).sum().backward()

@@ -264,3 +264,12 @@ def test_a_folder_below_the_users_own(folders, monkeypatch):
 def test_no_such_pooling():
     with pytest.raises(ValueError, match="no pooling 'max'; there are mean, cls, first_last"):
         PretrainedText("bert-base-uncased", pooling="max")
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_a_loaded_model_trains_from_the_start(folders, kind):
+    """transformers gives loaded models in evaluation mode, in which a bare loop would have no dropout."""
+    encoder = PretrainedText(folders[kind], dropout=0.3)
+    assert all(part.training for part in encoder.modules())
+    view = {"input_ids": torch.tensor([[2, 5, 6, 3]]), "attention_mask": torch.ones(1, 4, dtype=torch.int64)}
+    assert not torch.equal(encoder(view), encoder(view))
