@@ -308,7 +308,7 @@ def main() -> int:
     import lightning.pytorch
 
     import bt_multimodal.callbacks
-    import bt_multimodal.cli
+    import bt_multimodal.pretrain
     import bt_multimodal.run_checkpoints
     import encoders.audio.encoders
     import encoders.image.encoders

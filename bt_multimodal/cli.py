@@ -1,21 +1,18 @@
-"""The command line that the pretraining tasks share.
+"""What the command lines of all tasks that train share.
 
 Nothing heavy is imported until there is something to do: Lightning alone takes many seconds.
 """
 
-import difflib
 import logging
 import os
-import re
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from bt_multimodal.config_errors import explain, last_line
 from bt_multimodal.errors import TRY_AGAIN, StoppedError, TrainingFailedError
 from bt_multimodal.safe_files import PARTIAL, write_safely
 
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
     from jsonargparse import ArgumentParser, Namespace
 
-    from bt_multimodal.data import Modality
     from bt_multimodal.ranks import Ranks
 
 
@@ -32,86 +28,10 @@ _CHECKPOINTS = "checkpoints"
 _CONFIG = "config.yaml"
 
 
-@dataclass
-class ProbeOptions:
-    """How the final table is made and how often the online probe looks.
-
-    Args:
-        every: epochs between two looks of the online probe.
-        table: whether to extract all features and make the final table and the map of the features
-            (too much for data that do not fit memory).
-        linear: whether the final table has a linear probe on all labels (slow on wide raw data).
-        per_class: labels a class in the few-label columns, 5 draws each.
-        on_collapse: what representations that collapse do to the run: ``"end"`` or ``"warn"``.
-    """
-
-    every: int = 1
-    table: bool = True
-    linear: bool = True
-    per_class: list[int] = field(default_factory=lambda: [10])
-    on_collapse: Literal["end", "warn"] = "end"
-
-
 def fail(message: str) -> int:
     """Print one line and give the exit status of wrong usage."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
     return 2
-
-
-# How jsonargparse says that it does not know a key: of the whole command, of a group, of a class.
-_UNKNOWN = (
-    re.compile(r"unrecognized arguments: --(?P<key>[\w.]+)"),
-    re.compile(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'"),
-)
-# One that fits none of several types: what was wrong with the class that was asked for.
-_UNION = re.compile(
-    r'Parser key "(?P<key>[\w.]+)": .*?Does not validate against any of the Union subtypes.*?'
-    r"Problem with given class_path '(?P<path>[^']+)': "
-    r"(?P<problem>.+?)(?: - (?:Problem|Expected)| Given value type)"
-)
-# A plain value that fits none of them.
-_VALUE = re.compile(
-    r'Parser key "(?P<key>[\w.]+)": Does not validate against any of the Union subtypes '
-    r"Subtypes: \[(?P<types>[^:]+)\] Errors: - Expected.*? Given value: (?P<value>.+?)(?= - Expected a |$)"
-)
-# A class that refuses its arguments where ``None`` might have stood: what it said.
-_REFUSED = re.compile(r"Union subtypes\n.*\nErrors:\n  - ((?s:.+?))\n  - Expected a <class 'NoneType'>\n")
-_UNKNOWN_ARGUMENT = re.compile(r"(?:Option|Key) '[\w.]+' is not (?:accepted|expected)")
-
-
-def _explain(parser: "ArgumentParser", error: Exception) -> str:
-    """jsonargparse's message on one line, with the nearest right key for one it does not know."""
-    text = " ".join(str(error).split())
-    if "accumulate_grad_batches" in text:
-        return (
-            "accumulate_grad_batches would average small correlation matrices, which is another objective; "
-            "model.accumulate takes the exact loss of a batch in micro-batches"
-        )
-    text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
-    text = _VALUE.sub(r"\g<key> takes \g<types>, not \g<value>", text)
-    if found := _UNION.search(text):
-        text = "{key}: {path}: {problem}".format(**found.groupdict())
-    for pattern in _UNKNOWN:
-        if found := pattern.search(text):
-            key = ".".join(found.groupdict().values())
-            keys = [action.dest for action in parser._actions if action.dest not in ("help", "config")]
-            near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-            return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
-    return f"{text}; fit --help lists the keys" if _UNKNOWN_ARGUMENT.search(text) else text
-
-
-def _parser() -> "ArgumentParser":
-    from torch import nn
-
-    from bt_multimodal.datamodule import TwinData
-    from bt_multimodal.pretraining import Pretraining
-
-    parser = base_parser()
-    parser.add_subclass_arguments(nn.Module, "views", required=True)
-    parser.add_class_arguments(Pretraining, "model", skip={"views"}, instantiate=False)
-    parser.add_class_arguments(TwinData, "data", skip={"views", "modality", "seed"}, instantiate=False)
-    parser.add_class_arguments(ProbeOptions, "probe")
-    return parser
 
 
 def base_parser() -> "ArgumentParser":
@@ -268,7 +188,7 @@ def run_command(
     try:
         config = parser.parse_args(argv[1:])
     except (ArgumentError, TypeError, ValueError) as error:
-        return fail(_explain(parser, error))
+        return fail(explain(parser, error))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     keep_freed_memory()
     try:
@@ -280,94 +200,10 @@ def run_command(
     except TrainingFailedError as error:
         return fail(str(error)) - 1
     except (ArgumentError, ValueError, OSError) as error:
-        return fail(_last_line(error))
-
-
-def pretrain(doc: str, modality: "Callable[[], Modality]", argv: Sequence[str] | None = None) -> int:
-    """Run a pretraining task's command line; see `run_command`.
-
-    Args:
-        modality: a function giving the `Modality` (its imports wait until they are needed).
-    """
-    return run_command(doc, argv, _parser, lambda parser, config: _fit(parser, config, modality()))
+        return fail(last_line(error))
 
 
 def _is_first() -> bool:
     """Whether this process is rank 0, by what launchers tell it, or alone."""
     told = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
     return next((rank for rank in told if rank is not None), "0") == "0"
-
-
-def _last_line(error: Exception) -> str:
-    if found := _REFUSED.search(str(error)):
-        return found[1]
-    # An error from a loader's worker arrives as its whole traceback.
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1] if "Traceback" in str(error) else " ".join(lines)
-
-
-def _spec(config: Any, made: Any) -> dict[str, Any]:
-    """What `checkpoint.build` takes: a config's class and arguments, and what it can do without files."""
-    arguments = config.init_args.as_dict() if "init_args" in config else {}
-    return {"class_path": config.class_path, "init_args": arguments | getattr(made, "portable", {})}
-
-
-def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
-    from bt_multimodal.callbacks import CollapseWatch, MetricsFile, OnlineProbe, Watch
-    from bt_multimodal.checkpoint import export_encoder
-    from bt_multimodal.datamodule import TwinData
-    from bt_multimodal.features import FeatureTable, extract_features
-    from bt_multimodal.pretraining import Pretraining, check_first_batch
-    from bt_multimodal.random_state import seed_all
-    from bt_multimodal.ranks import Ranks
-    from bt_multimodal.report import compare, plot_curves, plot_features, save_comparison
-
-    run = choose_run_dir(config)
-    seed_all(config.seed)
-    parts = parser.instantiate(config)
-    model = Pretraining(views=parts.views, **parts.model.as_dict())
-    data = TwinData(views=parts.views, modality=modality, seed=config.seed, **config.data.as_dict())
-    if hasattr(parts.views, "measure"):  # what it measures is kept with the run and the encoder
-        for name, value in parts.views.measure(data.train).items():
-            config.views.init_args[name] = value
-    loader = data.train_dataloader()
-    model.build_optimizer(data.batch_size)  # refuses rates that do not fit, before long work
-    model.schedule_steps(len(loader), config.trainer.max_epochs or 1)
-    check_first_batch(model, parts.views, next(iter(loader)))
-
-    ranks = Ranks(config.rank_timeout, config.trainer.sync_batchnorm)
-    metrics = MetricsFile(run / "metrics.csv")
-    watching = [
-        Watch(metrics, modality.unit),
-        CollapseWatch(end=config.probe.on_collapse == "end"),
-        OnlineProbe(metrics, config.probe.every, busy=ranks.busy),
-    ]
-    trainer = make_trainer(parser, config, run, ranks, callbacks=watching, enable_progress_bar=False)
-    encoder = model.twins.encoder
-
-    both = (data.train_full, data.test)
-
-    def features() -> list[FeatureTable]:
-        return [extract_features(encoder, data.views, part, device=model.device) for part in both]
-
-    before = features() if trainer.is_global_zero and data.labelled and config.probe.table else None
-    train(trainer, model, data)
-    if not trainer.is_global_zero:
-        return 0
-    specs = _spec(config.model.encoder, encoder), _spec(config.views, data.views)
-    export_encoder(run / "encoder.safetensors", encoder, *specs)
-    plot_curves(run / "metrics.csv", run / "curves.png")
-    if before is not None:
-        after = features()
-        raw = modality.raw_tables(data.views, both)
-        comparison = compare(
-            {**raw, "untrained encoder": before, "trained encoder": after},
-            modality.unit, data.test_is_held_out,
-            modality.baselines and partial(modality.baselines, *both, model.twins.encoder.features_dim),
-            per_class=config.probe.per_class, seed=config.seed, linear=config.probe.linear,
-        )  # fmt: skip
-        save_comparison(run, comparison)
-        print(f"\n{comparison}", flush=True)
-        plot_features(before[1], after[1], run / "features.png")
-    print(f"\neverything is in {run}")
-    return 0

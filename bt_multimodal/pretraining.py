@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from bt_multimodal.features import evaluating
 from bt_multimodal.loss import BarlowTwinsLoss
 from bt_multimodal.optim import LARS, parameter_groups, schedule, warmup_cosine
 from bt_multimodal.projector import Projector
@@ -58,6 +59,7 @@ class Pretraining(pl.LightningModule):
             encoder, projector, loss,
             predictor=second_head, stop_gradient=stop_gradient, accumulate=accumulate,
         )  # fmt: skip
+        self.train()  # Lightning keeps modes as they are, and what libraries load is in evaluation mode
         self._views = views
         self._optimizer, self._bias_lr_ratio = optimizer, bias_lr_ratio
         self._warmup_epochs, self._lr_by_batch = warmup_epochs, lr_by_batch
@@ -113,21 +115,17 @@ class Pretraining(pl.LightningModule):
 def check_first_batch(model: Pretraining, views: AugmentationSet, batch: Views) -> None:
     """Run a batch through the encoder, so that a misfit is found before a run begins.
 
-    Weights, buffers and random state are left as they were.
+    Weights, buffers, modes and random state are left as they were.
 
     Raises:
         ValueError: the encoder fails on a view, or gives something other than ``[B, features_dim]``.
     """
     encoder = model.twins.encoder
-    was_training = encoder.training
-    encoder.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng():
+        with evaluating(encoder), torch.random.fork_rng():
             view = finish_views(views, batch).first
             representation = encoder(view)
     except (RuntimeError, TypeError, LookupError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{type(encoder).__name__} does not take these views: {reason}") from error
-    finally:
-        encoder.train(was_training)
     check_representation(encoder, representation)

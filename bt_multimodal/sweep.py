@@ -82,7 +82,7 @@ def perform(run: Run, modality: "Callable[[], Modality]", threads: int) -> str |
     """
     import torch
 
-    from bt_multimodal.cli import pretrain
+    from bt_multimodal.pretrain import pretrain
 
     torch.set_num_threads(threads)
     run.folder.parent.mkdir(parents=True, exist_ok=True)

@@ -77,7 +77,7 @@ EVALUATIONS = (
 def _command(task: str) -> Callable[[Sequence[str]], int]:
     """The command line of a task, in this process: importing Lightning once is enough."""
     from bt_multimodal.classify import classify
-    from bt_multimodal.cli import pretrain
+    from bt_multimodal.pretrain import pretrain
     from bt_multimodal.svm_evaluation import svm_task
     from tasks import image_classify, image_detect, image_pretrain, image_svm
 

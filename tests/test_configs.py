@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bt_multimodal import classify, svm_evaluation
-from bt_multimodal.cli import _parser
+from bt_multimodal import classify, pretrain, svm_evaluation
 from bt_multimodal.optim import schedule
 from bt_multimodal.pretraining import Pretraining
 from tasks import image_detect
@@ -24,7 +23,7 @@ def parser_of(path):
     for task, make in TASKS.items():
         if task in header:
             return make(), ["--encoder", "runs/some"]
-    return _parser(), []
+    return pretrain._parser(), []
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -40,7 +39,7 @@ def test_config_parses_and_has_a_header(path):
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_an_ablation_changes_what_it_names_and_nothing_else(path):
     base = "imagenet_resnet50_300ep" if path.parent.name == "ablations" else "ablations_miniature"
-    parser, base = _parser(), f"configs/image/{base}.yaml"
+    parser, base = pretrain._parser(), f"configs/image/{base}.yaml"
     was = parser.parse_args(["--config", base])
     now = parser.parse_args(["--config", base, "--config", str(path)])
     changed = {key for key in {*was.keys(), *now.keys()} if was.get(key) != now.get(key)} - {"config"}
@@ -63,7 +62,7 @@ def test_an_ablation_changes_what_it_names_and_nothing_else(path):
 
 
 def test_ablations_are_built():
-    parser, base = _parser(), "configs/image/ablations_miniature.yaml"
+    parser, base = pretrain._parser(), "configs/image/ablations_miniature.yaml"
 
     def built(name):
         config = parser.parse_args(["--config", base, "--config", f"configs/image/ablations/{name}.yaml"])
@@ -82,7 +81,7 @@ def test_ablations_are_built():
 
 
 def test_the_reference_recipe():
-    config = _parser().parse_args(["--config", "configs/image/imagenet_resnet50.yaml"])
+    config = pretrain._parser().parse_args(["--config", "configs/image/imagenet_resnet50.yaml"])
     loss, optimizer = config.model.loss.init_args, config.model.optimizer.init_args
     assert (loss.lambd, loss.scale) == (0.0051, 1 / 16)
     assert (optimizer.lr, optimizer.weight_decay, optimizer.momentum, optimizer.eta) == (
@@ -96,7 +95,7 @@ def test_the_reference_recipe():
 
 
 def test_the_reference_recipe_as_it_is_built(reference):
-    parser = _parser()
+    parser = pretrain._parser()
     config = parser.parse_args(["--config", "configs/image/imagenet_resnet50.yaml"])
     with torch.device("meta"):  # 174 million weights that are not needed
         parts = parser.instantiate(config)
@@ -124,7 +123,7 @@ def test_the_reference_recipe_as_it_is_built(reference):
     ("batch", "rate"), [(128, 0.7), (256, 0.4), (512, 0.3), (1024, 0.25), (2048, 0.2), (4096, 0.2)]
 )
 def test_the_learning_rate_goes_with_the_batch(batch, rate):
-    parser = _parser()
+    parser = pretrain._parser()
     argv = ["--config", "configs/image/imagenet_resnet50_300ep.yaml", "--model.encoder.name", "resnet18",
             "--model.projector", "[8]", "--data.batch_size", str(batch)]  # fmt: skip
     config = parser.parse_args(argv)

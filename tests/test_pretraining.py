@@ -10,9 +10,9 @@ from bt_multimodal import BarlowTwins, BarlowTwinsLoss, Projector
 from bt_multimodal.data import GlobalBatches, TwinDataset, training_loader
 from bt_multimodal.datamodule import TwinData
 from bt_multimodal.optim import LARS, parameter_groups, schedule
-from bt_multimodal.pretraining import Pretraining
+from bt_multimodal.pretraining import Pretraining, check_first_batch
 from bt_multimodal.records import DataError
-from bt_multimodal.views import draw_views, finish_views
+from bt_multimodal.views import Views, draw_views, finish_views
 from encoders.image.encoders import ConvNet
 from encoders.image.modality import IMAGES
 from encoders.image.views import DigitViews, SmallImageViews
@@ -53,6 +53,36 @@ def test_lightning_equals_a_bare_loop_bit_for_bit(tmp_path):
     assert all(torch.equal(value, state[name]) for name, value in twins.state_dict().items())
     moved = zip(start, encoder.parameters(), strict=True)
     assert not any(torch.equal(was, now) for was, now in moved if was.ndim > 1)
+
+
+class PartlyFrozen(torch.nn.Module):
+    """A head on a part that was loaded in evaluation mode, and one that stays in it."""
+
+    class Frozen(torch.nn.BatchNorm1d):
+        def train(self, mode=True):
+            return super().train(False)
+
+    def __init__(self):
+        super().__init__()
+        self.features_dim = 8
+        self.loaded = torch.nn.Dropout().eval()
+        self.frozen = self.Frozen(8).eval()
+
+    def forward(self, x):
+        return self.frozen(self.loaded(x.flatten(1)[:, :8]))
+
+
+def test_loaded_parts_train_and_the_check_of_the_first_batch_changes_nothing():
+    model = Pretraining(DigitViews(), PartlyFrozen(), [16], BarlowTwinsLoss(), LARS)
+    assert [name for name, part in model.named_modules() if not part.training] == ["twins.encoder.frozen"]
+    model.twins.encoder.loaded.eval()
+    modes = [(name, part.training) for name, part in model.named_modules()]
+    before = torch.random.get_rng_state(), {name: x.clone() for name, x in model.state_dict().items()}
+    image = torch.zeros(4, 1, 8, 8)
+    check_first_batch(model, model._views, Views(image, image, torch.arange(4)))
+    assert [(name, part.training) for name, part in model.named_modules()] == modes
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    assert all(torch.equal(x, before[1][name]) for name, x in model.state_dict().items())
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

@@ -79,6 +79,7 @@ def torchrun(on, port, command, log):
         "GLOO_SOCKET_IFNAME": INTERFACE,
         "OMP_NUM_THREADS": "1",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "TMPDIR": str(log.parent),  # each launch leaves a folder
     }
     processes = []
     for node, host in enumerate(on):
