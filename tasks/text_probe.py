@@ -18,7 +18,8 @@ table.txt and table.json, for tasks/seeds.py.
 --senteval      logistic regressions on the features as they are (Conneau and Kiela, 2018). Their penalty is
                 chosen on the validation split, or where there is none by 10 folds of the training split; a
                 source of one split is tested by 10 folds, each with a choice of its own. Several sources
-                make a column each; columns sentence1 and sentence2 are pairs. It takes, beside the above,
+                make a column each; columns sentence1 and sentence2 are pairs; SentEval's folder downstream
+                is its tasks MR, CR, SUBJ, MPQA, SST2, TREC and MRPC. It takes, beside the above,
                 --data.content_column, --data.label_column, --seed (of the untrained weights), --device,
                 --folds N (default 10) and --run_dir
 """
@@ -86,6 +87,7 @@ def _senteval(argv: Sequence[str], pooling: str | None) -> int:
 def _transfer(arguments: argparse.Namespace, pooling: str | None) -> "Comparison":
     from bt_multimodal.report import check_empty, save_comparison
     from encoders.text.compared import untrained_and_trained
+    from encoders.text.senteval_folder import is_senteval, transfer_tasks
     from encoders.text.transfer import open_task, transfer_table
 
     sys.path.insert(0, os.getcwd())  # a user's own encoder
@@ -93,7 +95,15 @@ def _transfer(arguments: argparse.Namespace, pooling: str | None) -> "Comparison
     if run:
         check_empty(run)
     columns = (arguments.content_column, arguments.label_column)
-    tasks = [open_task(source, *columns) for source in arguments.sources]
+    tasks = []
+    for source in arguments.sources:
+        if not is_senteval(source):
+            tasks.append(open_task(source, *columns))
+            continue
+        found, missing = transfer_tasks(source)
+        tasks += found
+        if missing:
+            print(f"left out: {', '.join(missing)}")
     compared = untrained_and_trained(arguments.encoder, pooling, arguments.device, arguments.seed)
     comparison = transfer_table(tasks, compared.encode, compared.width, arguments.folds)
     if run:

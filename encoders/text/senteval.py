@@ -24,10 +24,11 @@ class Samples(NamedTuple):
 
 
 class Found(NamedTuple):
-    """``accuracy`` in per cent, and the ``C`` that was chosen, or each outer fold's."""
+    """``accuracy`` in per cent, the ``C`` that was chosen, or each outer fold's, and the ``f1`` asked for."""
 
     accuracy: float
     strengths: list[float]
+    f1: float | None = None
 
 
 def pair_features(first: Any, second: Any) -> Any:
@@ -40,7 +41,11 @@ def pair_features(first: Any, second: Any) -> Any:
 
 
 def protocol(
-    train: Samples, validation: Samples | None = None, test: Samples | None = None, folds: int = 10
+    train: Samples,
+    validation: Samples | None = None,
+    test: Samples | None = None,
+    folds: int = 10,
+    positive: str | None = None,
 ) -> Found:
     """Accuracy of a logistic regression on frozen features as they are.
 
@@ -51,32 +56,43 @@ def protocol(
 
     Args:
         folds: 2 or more; published figures are of 10.
+        positive: the class whose F1 on the test split is wanted, in per cent.
 
     Raises:
-        ValueError: fewer than two classes, too few samples of one for the folds, or a validation split
-            without a test split.
+        ValueError: fewer than two classes, too few samples of one for the folds, a validation split
+            without a test split, or an F1 without one.
     """
     names, counts = np.unique(train.labels, return_counts=True)
     if len(names) < 2:
         raise ValueError(f"a classifier needs 2 classes or more to train, got {len(names)}")
+    if test is None and (validation is not None or positive is not None):
+        wanted = "an F1" if validation is None else "a validation split"
+        raise ValueError(f"there is {wanted}, but no test split")
     if validation is not None and test is not None:
         strength = _best(_STRENGTHS, _accuracies(train, validation, _STRENGTHS))
-        return Found(_accuracies(train, test, [strength])[0], [strength])
-    if validation is not None:
-        raise ValueError("there is a validation split, but no test split")
+        return _tested(train, test, strength, positive)
     if not 2 <= folds <= counts.min():
         fewest = names[counts.argmin()]
         raise ValueError(
             f"{folds} folds need 2 or more and as many samples of a class; {fewest} has {counts.min()}"
         )
     if test is not None:
-        strength = _by_folds(train, _STRENGTHS_BY_FOLDS, folds)
-        return Found(_accuracies(train, test, [strength])[0], [strength])
+        return _tested(train, test, _by_folds(train, _STRENGTHS_BY_FOLDS, folds), positive)
     strengths, accuracies = [], []
     for inside, outside in _folds(train, folds):
         strengths.append(_by_folds(inside, _STRENGTHS, folds))
         accuracies += _accuracies(inside, outside, strengths[-1:])
     return Found(float(np.mean(accuracies)), strengths)
+
+
+def _tested(train: Samples, test: Samples, strength: float, positive: str | None) -> Found:
+    from sklearn.metrics import f1_score
+
+    (answers,) = _answers(train, test, [strength])
+    f1 = None
+    if positive is not None:
+        f1 = 100 * float(f1_score(test.labels == positive, answers == positive, zero_division=0.0))
+    return Found(_share(answers, test), [strength], f1)
 
 
 def _folds(samples: Samples, folds: int) -> Iterator[tuple[Samples, Samples]]:
@@ -102,6 +118,15 @@ def _best(strengths: Sequence[float], accuracies: Any) -> float:
 
 def _accuracies(train: Samples, test: Samples, strengths: Sequence[float]) -> list[float]:
     """In per cent, of each strength in its order."""
+    return [_share(answers, test) for answers in _answers(train, test, strengths)]
+
+
+def _share(answers: np.ndarray, test: Samples) -> float:
+    return 100 * float(np.mean(answers == test.labels))
+
+
+def _answers(train: Samples, test: Samples, strengths: Sequence[float]) -> list[np.ndarray]:
+    """Classes ``[N]`` of the test samples, by each strength in its order."""
     from sklearn.linear_model import LogisticRegression
 
     x, queries, scale = train.features, test.features, 1.0
@@ -116,5 +141,5 @@ def _accuracies(train: Samples, test: Samples, strengths: Sequence[float]) -> li
     found = []
     for strength in strengths:
         model.set_params(C=strength * scale**2).fit(x, train.labels)
-        found.append(100 * float(model.score(queries, test.labels)))
+        found.append(model.predict(queries))
     return found

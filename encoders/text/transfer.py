@@ -24,12 +24,13 @@ class Labelled(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A source's splits, without those it has not."""
+    """A source's splits, ``None`` for those it has not, and the class whose F1 is wanted, if any."""
 
     name: str
     train: Labelled
-    validation: Labelled | None
-    test: Labelled | None
+    validation: Labelled | None = None
+    test: Labelled | None = None
+    positive: str | None = None
 
 
 def open_task(source: str, content_column: str | None = None, label_column: str | None = None) -> Task:
@@ -51,12 +52,21 @@ def open_task(source: str, content_column: str | None = None, label_column: str 
     held = [name for name in TEST_SPLITS if name in splits and name != train]
     test, validation = (*held[:2], None, None)[:2]
     parts = [_read(splits[name], asked) if name else None for name in (train, validation, test)]
-    first = parts[0]
-    assert first is not None
-    for part in parts[1:]:
-        if part is not None and (unknown := sorted({*part.labels.tolist()} - {*first.labels.tolist()})):
-            raise DataError(f"class {unknown[0]!r:.60} of {source!r} is not in the training split")
-    return Task(source_name(source), first, parts[1], parts[2])
+    assert parts[0] is not None
+    return checked_task(Task(source_name(source), parts[0], parts[1], parts[2]), repr(source))
+
+
+def checked_task(task: Task, origin: str) -> Task:
+    """The task as it is, all of whose classes can be learnt.
+
+    Raises:
+        DataError: a class that the training split has not.
+    """
+    known = {*task.train.labels.tolist()}
+    for part in (task.validation, task.test):
+        if part is not None and (unknown := sorted({*part.labels.tolist()} - known)):
+            raise DataError(f"class {unknown[0]!r:.60} of {origin} is not in the training split")
+    return task
 
 
 def _read(split: Split, asked: Asked) -> Labelled:
@@ -73,7 +83,7 @@ def _read(split: Split, asked: Asked) -> Labelled:
 def transfer_table(
     tasks: Sequence[Task], encoders: Mapping[str, Callable[[Sequence[str]], Any]], width: int, folds: int = 10
 ) -> Comparison:
-    """Accuracies by SentEval's protocol, a column for each task, and their average.
+    """Accuracies by SentEval's protocol, a column for each task and for its F1, and the accuracies' average.
 
     The first rows are TF-IDF of each task's training texts, and its SVD brought to length 1.
 
@@ -97,10 +107,14 @@ def transfer_table(
 
         all_rows = {"TF-IDF": model.counted, f"TF-IDF's SVD ({width})": reduced, **encoders}
         for name, encode in all_rows.items():
-            rows.setdefault(name, {})[task.name] = (_measured(task, encode, folds).accuracy, None)
+            found = _measured(task, encode, folds)
+            cells = rows.setdefault(name, {})
+            cells[task.name] = (found.accuracy, None)
+            if found.f1 is not None:
+                cells[f"{task.name} F1"] = (found.f1, None)
     if len(tasks) > 1:
         for cells in rows.values():
-            cells["average"] = (sum(value for value, _ in cells.values()) / len(tasks), None)
+            cells["average"] = (sum(cells[task.name][0] for task in tasks) / len(tasks), None)
     described = "; ".join(f"{task.name}: {_described(task, folds)}" for task in tasks)
     return Comparison(f"SentEval's protocol, {described}", rows)
 
@@ -114,7 +128,7 @@ def _measured(task: Task, encode: Callable[[Sequence[str]], Any], folds: int) ->
 
     train = samples(task.train)
     assert train is not None
-    return protocol(train, samples(task.validation), samples(task.test), folds)
+    return protocol(train, samples(task.validation), samples(task.test), folds, task.positive)
 
 
 def _described(task: Task, folds: int) -> str:

@@ -164,6 +164,21 @@ def test_sentevals_protocol(tmp_path, encoder, labelled, capsys):
     assert "topics/train: 80 in 3 folds" in capsys.readouterr().out
 
 
+def test_sentevals_folder_beside_others(tmp_path, encoder, labelled, capsys):
+    folder = tmp_path / "downstream" / "CR"
+    folder.mkdir(parents=True)
+    for topic, ending in (("sea", "pos"), ("hill", "neg")):
+        lines = [text for text, label in texts(60, 3) if label == topic]
+        (folder / f"custrev.{ending}").write_text("\n".join(lines))
+    argv = ["--senteval", "--encoder", str(tmp_path / "run"), "--folds", "3", "--data.source"]
+    assert text_probe.main([*argv, str(folder.parent), labelled]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("left out: MR (no rt-polarity.pos), SUBJ")
+    assert "CR: 60 in 3 folds" in lines[1]
+    assert lines[2].split() == ["accuracy", "in", "%", "CR", "topics", "average"]
+    assert float(lines[-1].split()[2]) > 80
+
+
 def test_a_model_of_transformers(tmp_path, pairs, labelled, capsys):
     from tokenizers import Tokenizer
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast

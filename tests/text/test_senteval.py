@@ -57,6 +57,25 @@ def test_folds_of_the_training_split_choose_for_a_test_split(folds, seed, best):
     assert found.accuracy == pytest.approx(accuracy(train, test, best))
 
 
+@pytest.mark.parametrize("positive", ["class 0", "class 1"])
+def test_f1_of_one_class_is_precision_and_recall(positive):
+    train, validation, test = (samples(60, seed=i, classes=2, noise=3) for i in range(3))
+    model = LogisticRegression(C=protocol(train, validation, test).strengths[0], tol=1e-9, max_iter=10_000)
+    said = model.fit(train.features, train.labels).predict(test.features) == positive
+    right = (said & (test.labels == positive)).sum()
+    precision, recall = right / said.sum(), right / (test.labels == positive).sum()
+    expected = 200 * precision * recall / (precision + recall)
+    assert precision != recall
+    assert protocol(train, validation, test, positive=positive).f1 == pytest.approx(expected)
+    assert protocol(train, test=test, folds=4, positive=positive).f1 is not None
+    assert protocol(train, validation, test).f1 is None
+
+
+def test_f1_of_a_class_that_is_never_said():
+    train = Samples(np.ones((30, 4), np.float32), np.array(["a", "a", "b"] * 10))
+    assert protocol(train, train, train, positive="b").f1 == 0
+
+
 def test_without_a_test_split_folds_are_nested():
     of = samples(60, classes=2, seed=6, noise=1.5)
     best = [by_folds(inside, BY_VALIDATION, 4) for inside, _ in parts(of, 4)]
@@ -79,8 +98,9 @@ def test_of_equals_the_strongest_penalty_is_taken():
     assert protocol(train, samples(30, seed=2, noise=0.01)._replace(features=test.features), test) == (
         100,
         [0.25],
+        None,
     )
-    assert protocol(train, test=test, folds=3) == (100, [0.5])
+    assert protocol(train, test=test, folds=3) == (100, [0.5], None)
 
 
 def test_the_features_scale_counts_and_their_place_does_not():
@@ -128,6 +148,7 @@ WRONG = {
     ),
     "one fold": (lambda: protocol(A, test=A, folds=1), "1 folds need 2 or more"),
     "no test": (lambda: protocol(A, A), "a validation split, but no test split"),
+    "no test for an F1": (lambda: protocol(A, positive="class 1"), "an F1, but no test split"),
     "NaN": (lambda: protocol(A, A, A._replace(features=A.features * np.nan)), "NaN"),
 }  # fmt: skip
 

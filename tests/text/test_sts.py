@@ -6,7 +6,8 @@ import torch
 from scipy import sparse, stats
 
 from bt_multimodal.columns import DataError
-from encoders.text.pairs import Pairs, open_pairs
+from encoders.text.pairs import Pairs
+from encoders.text.senteval_folder import similarity_sets
 from encoders.text.sts import cosines, sentences, similarity_table
 
 
@@ -68,7 +69,7 @@ def test_a_year_is_one_correlation_of_all_its_pairs(tmp_path):
         (folder / f"STS.input.{part.name}.txt").write_text("".join(lines))
         scores = part.scores + 2 * i  # each file on a scale of its own
         (folder / f"STS.gs.{part.name}.txt").write_text("".join(f"{score}\n" for score in scores.tolist()))
-    (year,), _ = open_pairs(str(tmp_path))
+    (year,), _ = similarity_sets(str(tmp_path))
     by_hand = Pairs(
         "by hand",
         [text for part in parts for text in part.first],

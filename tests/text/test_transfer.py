@@ -59,7 +59,7 @@ def test_the_splits_that_there_are(tmp_path):
     }  # fmt: skip
     for source, names in expected.items():
         task = open_task(str(tmp_path / source))
-        for part, name in zip(task[1:], names, strict=True):
+        for part, name in zip(task[1:4], names, strict=True):
             assert (part is None) == (name is None)
             if part is not None:
                 texts, labels = columns(made[name])
@@ -131,12 +131,28 @@ def test_pairs(tmp_path):
     ]
 
 
+def test_an_f1_has_a_column_of_its_own_and_no_part_in_the_average(tmp_path):
+    made = {
+        name: write(tmp_path / "a" / f"{name}.csv", reviews(n, n))
+        for name, n in (("train", 40), ("test", 30))
+    }
+    one = open_task(str(made["train"].parent))
+    two = one._replace(name="b", positive="good")
+    row = transfer_table([one, two], {"letters": encode}, width=3, folds=4).rows["letters"]
+    assert list(row) == ["a", "b", "b F1", "average"]
+    split = [measured(columns(list(reviews(n, n)))) for n in (40, 30)]
+    found = protocol(split[0], test=split[1], folds=4, positive="good")
+    assert row["b"] == row["a"] == row["average"] == (found.accuracy, None)
+    assert row["b F1"] == (found.f1, None)
+    assert found.f1 is not None
+
+
 @pytest.mark.shared
 def test_published_sets(shared):
     trec = open_task(str(shared / "data" / "text" / "trec"))
     assert (len(trec.train.labels), trec.validation, len(trec.test.labels)) == (5452, None, 500)
     sst2 = open_task(str(shared / "data" / "text" / "sst2"))
-    assert [len(part.labels) for part in sst2[1:]] == [6920, 872, 1821]
+    assert [len(part.labels) for part in sst2[1:4]] == [6920, 872, 1821]
 
 
 GOOD = list(reviews(12))
