@@ -2,9 +2,10 @@
 
     python benchmarks/loss.py                                  # all sizes
     python benchmarks/loss.py --n 64 256 --d 2048 --forms direct gram --rounds 1
+    python benchmarks/loss.py --device cuda --n 256 2048 4096
 
-Measured, for two batches of N float32 embeddings of width D on the CPU: forward and backward of the
-loss to the gradients of both batches. Beside `BarlowTwinsLoss` in its three forms stands
+Measured, for two batches of N float32 embeddings of width D on the CPU or a GPU: forward and backward
+of the loss to the gradients of both batches. Beside `BarlowTwinsLoss` in its three forms stands
 `lightly.loss.BarlowTwinsLoss` of the installed package (the ``bench`` extra), same lambda.
 
 * Each case is a process of its own. Forms take turns: every round runs each form once, in the order
@@ -14,6 +15,8 @@ loss to the gradients of both batches. Beside `BarlowTwinsLoss` in its three for
 * Peak memory is the growth of the resident set's high-water mark over the resident set before the
   loss, in GiB: gradients count, the embeddings do not. The mark is reset first where the kernel
   allows that; elsewhere (noted) it is the process's maximum.
+* On a GPU (``--device cuda``) all cases are in one process; times are those until the device has
+  finished, peaks those of PyTorch's allocator, and products of matrices are in full float32.
 * "cannot allocate" is a case whose estimate (about four D x D matrices for the direct form and for
   lightly's) exceeds the available memory, or that failed to get it, with what it would need.
 
@@ -58,35 +61,64 @@ def bytes_needed(form: str, n: int, d: int) -> int:
     return 4 * (7 * n * d + 3 * n * n) if form == "gram" else 4 * (4 * d * d + 4 * n * d)
 
 
-def measure(form: str, n: int, d: int, budget: float) -> dict[str, Any]:
-    """One case, in this process."""
-    import torch
-
-    value: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+def total_of(form: str) -> Callable[[Any, Any], Any]:
+    """Two batches of embeddings to their loss."""
     if form == "lightly":
         from lightly.loss import BarlowTwinsLoss as Peer
 
-        value = Peer(lambda_param=LAMBD)
-    else:
-        from bt_multimodal.loss import BarlowTwinsLoss
+        return Peer(lambda_param=LAMBD)
+    from bt_multimodal.loss import BarlowTwinsLoss
 
-        loss = BarlowTwinsLoss(lambd=LAMBD, form=form)  # type: ignore[arg-type]
+    loss = BarlowTwinsLoss(lambd=LAMBD, form=form)  # type: ignore[arg-type]
+    return lambda a, b: loss(a, b).total
 
-        def value(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-            return loss(a, b).total
+
+def embeddings(n: int, d: int, device: str = "cpu") -> tuple[Any, Any]:
+    """Two correlated batches, leaves of the graph."""
+    import torch
+
+    generator = torch.Generator(device).manual_seed(0)
+    a = torch.randn(n, d, generator=generator, device=device)
+    b = torch.randn(n, d, generator=generator, device=device).add_(a)
+    return a.requires_grad_(), b.requires_grad_()
+
+
+def measure_on_gpu(form: str, n: int, d: int, budget: float) -> dict[str, Any]:
+    """One case, on the current device."""
+    import torch
+
+    if form == "lightly" and importlib.util.find_spec("lightly") is None:
+        return {"failed": "not installed"}
+    value, times = total_of(form), []
+    try:
+        a, b = embeddings(n, d, "cuda")
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        began = time.perf_counter()
+        while len(times) < 53 and (len(times) < 4 or time.perf_counter() - began < budget):
+            start = time.perf_counter()
+            total = value(a, b)
+            torch.autograd.grad(total, (a, b))
+            torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+        peak = torch.cuda.max_memory_allocated() - before
+        return {"times": times[3:], "peak": peak / GIB, "total": total.item()}
+    except torch.OutOfMemoryError:
+        return {"lacks_memory": True}
+
+
+def measure(form: str, n: int, d: int, budget: float) -> dict[str, Any]:
+    """One case, on the CPU of this process."""
+    import torch
+
+    value = total_of(form)
 
     def run(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
         start = time.perf_counter()
         total = value(a, b)
         torch.autograd.grad(total, (a, b))
         return time.perf_counter() - start, total.item()
-
-    generator = torch.Generator().manual_seed(0)
-
-    def embeddings(n: int, d: int) -> tuple[torch.Tensor, torch.Tensor]:
-        a = torch.randn(n, d, generator=generator)
-        b = torch.randn(n, d, generator=generator).add_(a)
-        return a.requires_grad_(), b.requires_grad_()
 
     run(*embeddings(8, 16))  # loads what is loaded late, so that it does not count as memory
     a, b = embeddings(n, d)
@@ -152,6 +184,7 @@ def main() -> None:
     parser.add_argument("--d", type=int, nargs="+", default=[2048, 8192, 16384, 131072])
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--case", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:
@@ -168,7 +201,10 @@ def main() -> None:
             results: dict[str, list[dict[str, Any]]] = {form: [] for form in arguments.forms}
             for _ in range(arguments.rounds):
                 for form in arguments.forms:
-                    results[form].append(run_case(form, n, d, BUDGET / arguments.rounds))
+                    if arguments.device == "cpu":
+                        results[form].append(run_case(form, n, d, BUDGET / arguments.rounds))
+                    else:
+                        results[form].append(measure_on_gpu(form, n, d, 2 / arguments.rounds))
             cells = {form: cell(form, n, d, results[form]) for form in arguments.forms}
             print(f"N {n}, D {d}:", *(f"{form} {cells[form][0]};" for form in cells), file=sys.stderr)
             totals = [r["total"] for form in results for r in results[form] if "total" in r]
@@ -193,7 +229,10 @@ def main() -> None:
             )
     import torch
 
-    print(f"Forward and backward, float32, torch {torch.__version__}, {torch.get_num_threads()} threads.\n")
+    device = f"{torch.get_num_threads()} threads"
+    if arguments.device == "cuda":
+        device = torch.cuda.get_device_name()
+    print(f"Forward and backward, float32, torch {torch.__version__}, {device}.\n")
     ratios = ["direct/gram time", "direct/gram peak", "lightly/gram time", "auto/better time"]
     header = ["N", "D", *arguments.forms, *ratios]
     for row in (header, ["---:"] * len(header), *rows):

@@ -2,17 +2,19 @@
 
     python benchmarks/text_views.py --source ../shared/data/text/ag_news
     python benchmarks/text_views.py                       # the embedded documentation strings
+    python benchmarks/text_views.py --device cuda --group 64 128 256
 
 Stages run on one core, each over the same texts: ``read`` (a table's cell), ``tokenise`` (byte-pair
 encoding learnt from the texts), ``draw`` (random parameters), ``cut`` (the spans of both views),
 ``views`` (shuffling, deletion and masks, special tokens, padding; both views). Each figure is the median
 over ``--rounds`` rounds that run all stages in turn. With ``data.cache`` the first two happen once.
 
-Padding: a `TextTransformer` (256 wide, 4 layers) on all cores, rows in groups of like length
-(`encoders.text.lengths`) against the whole batch padded to its longest text. ``train`` is forward and
-backward of one view of batches of 256 drawn at random, as the loss wants them; ``encode`` is all texts
-in batches of 32, sorted by length (`SentenceEncoder`) against in the order they come in. Medians, the two
-sides in turn.
+Padding: a `TextTransformer` (256 wide, 4 layers) on all cores or on a GPU (in bfloat16), rows in groups of
+like length (`encoders.text.lengths`) against the whole batch padded to its longest text. ``train`` is forward
+and backward of one view of batches of 256 drawn at random, as the loss wants them; ``encode`` is all texts in
+batches of 32, sorted by length (`SentenceEncoder`) against in the order they come in. Medians, the sides in
+turn. ``--group`` are the rows of a group, one number or more; ``--encoder`` the folder of a model of
+transformers, or the JSON text of a configuration, in the place of the `TextTransformer`.
 """
 
 import argparse
@@ -26,31 +28,42 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.stages import BATCH, print_stages, timed
 
 
-def training(encoder: Any, views: Any, decoded: list[Any], rounds: int) -> tuple[float, float, float]:
-    """Seconds of a step in groups and padded whole, and the share of the latter that is padding."""
+def training(
+    encoder: Any, views: Any, decoded: list[Any], rounds: int, device: str, sizes: list[int]
+) -> tuple[dict[int, float], float, float]:
+    """Seconds of a step in groups of each size and padded whole, and the latter's share of padding."""
     import torch
 
     from encoders.text.lengths import in_length_groups
 
     encoder.train()
     generator = torch.Generator().manual_seed(0)
-    took: dict[str, list[float]] = {"groups": [], "whole": []}
+    took: dict[int, list[float]] = {size: [] for size in (*sizes, BATCH)}
     padding = []
     for _ in range(rounds + 1):
         chosen = torch.randperm(len(decoded), generator=generator)[:BATCH].tolist()
         view = views.clean_batch(views.collate([views.clean(decoded[i]) for i in chosen]))
         padding.append(1 - float(view["attention_mask"].float().mean()))
-        for name, embed in (
-            ("groups", lambda view=view: in_length_groups(encoder._embed, view)),
-            ("whole", lambda view=view: encoder._embed(view)),
-        ):
+        view = {key: tensor.to(device) for key, tensor in view.items()}
+
+        def step(size: int, view: Any = view) -> None:
+            with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
+                found = in_length_groups(encoder._embed, view, size)
+            found.square().sum().backward()
+            finish(device)
+
+        for size, seconds in took.items():
             encoder.zero_grad()
-            took[name].append(timed(lambda embed=embed: embed().square().sum().backward())[0])
-    groups, whole = (statistics.median(took[name][1:]) for name in ("groups", "whole"))  # the first warms up
-    return groups, whole, statistics.mean(padding)
+            finish(device)
+            seconds.append(timed(lambda size=size: step(size))[0])
+    medians = {size: statistics.median(seconds[1:]) for size, seconds in took.items()}  # the first warms up
+    whole = medians.pop(BATCH)
+    return medians, whole, statistics.mean(padding)
 
 
-def encoding(encoder: Any, views: Any, texts: list[str], rounds: int) -> tuple[float, float, float]:
+def encoding(
+    encoder: Any, views: Any, texts: list[str], rounds: int, device: str
+) -> tuple[float, float, float]:
     """As `training`, of all texts without gradients."""
     import torch
 
@@ -66,13 +79,22 @@ def encoding(encoder: Any, views: Any, texts: list[str], rounds: int) -> tuple[f
             some = [views.clean(views.decode(text.encode())) for text in texts[at : at + 32]]
             view = views.clean_batch(views.collate(some))
             padding.append(1 - float(view["attention_mask"].float().mean()))
-            encoder._embed(view)
+            encoder._embed({key: tensor.to(device) for key, tensor in view.items()})
+        finish(device)
 
-    groups, whole = [], []
-    for _ in range(rounds):
-        groups.append(timed(lambda: sentences.encode(texts, batch_size=32))[0])
+    sorted_by_length, whole = [], []
+    for _ in range(rounds + 1):
+        sorted_by_length.append(timed(lambda: sentences.encode(texts, batch_size=32))[0])
         whole.append(timed(as_they_come)[0])
-    return statistics.median(groups), statistics.median(whole), statistics.mean(padding)
+    return statistics.median(sorted_by_length[1:]), statistics.median(whole[1:]), statistics.mean(padding)
+
+
+def finish(device: str) -> None:
+    """Wait for what the device has still to do."""
+    import torch
+
+    if device != "cpu":
+        torch.cuda.synchronize()
 
 
 def main() -> None:
@@ -82,12 +104,17 @@ def main() -> None:
     parser.add_argument("--source", default="docstrings")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--texts", type=int, default=2000, help="that are encoded")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--group", type=int, nargs="+", help="rows of a group, one or more")
+    parser.add_argument("--encoder", help="a folder or the JSON text of a configuration")
     arguments = parser.parse_args()
 
     import torch
 
     from bt_multimodal.memory import keep_freed_memory
+    from encoders.text.lengths import group_rows
     from encoders.text.modality import TEXTS
+    from encoders.text.pretrained import PretrainedText
     from encoders.text.transformer import TextTransformer
     from encoders.text.views import TextViews
 
@@ -104,17 +131,28 @@ def main() -> None:
     print_stages(records, views, order, arguments.rounds, warm_up=1, decode="tokenise")
 
     torch.set_num_threads(cores)
-    encoder = TextTransformer(views.tokens.size, length=views.length)
+    device = arguments.device
+    encoder: Any = TextTransformer(views.tokens.size, length=views.length)
+    if arguments.encoder:
+        encoder = PretrainedText(arguments.encoder)
+    encoder.to(device)
     texts = [bytes(raw[i]).decode() for i in order[: arguments.texts].tolist()]
     decoded = [views.decode(text.encode()) for text in texts]
-    print(f"\nan encoder on {cores} cores, texts of {views.length} tokens at most")
-    print(f"{'':<10}{'padding':>10}{'by length':>12}{'padded':>12}{'ratio':>8}")
-    for name, (groups, whole, padding) in (
-        ("train", training(encoder, views, decoded, arguments.rounds)),
-        ("encode", encoding(encoder, views, texts, max(1, arguments.rounds // 2))),
-    ):
-        line = f"{name:<10}{100 * padding:>8.0f} %{groups:>10.2f} s{whole:>10.2f} s{whole / groups:>8.2f}"
-        print(line, flush=True)
+    where = f"{cores} cores" if device == "cpu" else torch.cuda.get_device_name()
+    print(f"\nan encoder on {where}, texts of {views.length} tokens at most")
+    print(f"{'':<16}{'padding':>10}{'by length':>12}{'padded':>12}{'ratio':>8}")
+
+    def line(name: str, by_length: float, whole: float, padding: float) -> None:
+        print(
+            f"{name:<16}{100 * padding:>8.0f} %{by_length:>10.3f} s{whole:>10.3f} s{whole / by_length:>8.2f}",
+            flush=True,
+        )
+
+    sizes = arguments.group or [group_rows(torch.device(device))]
+    groups, whole, padding = training(encoder, views, decoded, arguments.rounds, device, sizes)
+    for size, seconds in groups.items():
+        line(f"train, by {size}", seconds, whole, padding)
+    line("encode", *encoding(encoder, views, texts, max(1, arguments.rounds // 2), device))
 
 
 if __name__ == "__main__":

@@ -39,12 +39,27 @@ def standardise(z: Tensor, n_global: int, eps: float) -> Tensor:
     return centred * (variance + eps).rsqrt()
 
 
+class _Product(torch.autograd.Function):
+    """``A^T B``, its backward pass out of autocast's reach as well, where that is called inside one."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return a.T @ b
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        a, b = ctx.saved_tensors
+        with torch.autocast(grad.device.type, enabled=False):
+            return b @ grad.T, a @ grad
+
+
 def correlate(a: Tensor, b: Tensor, n_global: int) -> Tensor:
     """``A^T B / N`` ``[D, D]`` of the global batch, from this rank's ``[n, D]`` of both.
 
     Across ranks every rank must compute the same of it: `terms_of`, or another function of ``C`` alone.
     """
-    return sum_across_ranks(a.T @ b, alike=True) / n_global
+    return sum_across_ranks(_Product.apply(a, b), alike=True) / n_global
 
 
 def terms_of(c: Tensor) -> tuple[Tensor, Tensor]:
