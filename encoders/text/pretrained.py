@@ -24,8 +24,8 @@ class PretrainedText(nn.Module):
     gradients. Weights are float32, whatever the file has.
 
     Args:
-        name: a hub name, a local folder, or the JSON text of a configuration, which gives the
-            architecture with random weights.
+        name: a hub name, a local folder, or a configuration (or its JSON text), which gives the
+            architecture with random weights: ``{model_type: bert, num_hidden_layers: 4}``.
         pooling: ``"mean"``, ``"cls"`` or ``"first_last"`` (`encoders.text.pooling`).
         dropout: the rate in training where the view has none; ``None``: the configuration's own.
 
@@ -34,10 +34,10 @@ class PretrainedText(nn.Module):
             bidirectional encoder of text.
     """
 
-    def __init__(self, name: str, pooling: str = "mean", dropout: float | None = None):
+    def __init__(self, name: str | dict[str, Any], pooling: str = "mean", dropout: float | None = None):
         super().__init__()
         check_pooling(pooling)
-        self.model = _load(name)
+        self.model = _load(name if isinstance(name, str) else json.dumps(name))
         config = self.model.config
         self.pooling, self.dropout = pooling, dropout
         self.features_dim = int(config.hidden_size)
@@ -71,12 +71,12 @@ class PretrainedText(nn.Module):
 
 
 def _load(name: str) -> Any:
-    """The network, with the weights of ``name`` or, of a JSON text, fresh ones."""
+    """The network, with the weights of ``name`` or, of a configuration's JSON text, fresh ones."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig  # slow to import
 
     fresh = name.lstrip().startswith("{")
-    shown = "the model of a JSON text" if fresh else repr(name)
+    shown = "the model of a configuration" if fresh else repr(name)
     name = os.path.expanduser(name)
     if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
         raise ValueError(f"there is no folder {shown}")

@@ -111,6 +111,17 @@ def test_several_sources(tmp_path, table):
     assert len(tokens.encode("harbour")) < 5
 
 
+def test_an_architecture_of_transformers_from_scratch(tmp_path, table):
+    out, sizes = tmp_path / "run", {"vocab_size": 400, "hidden_size": 16, "num_hidden_layers": 1}
+    sizes |= {"num_attention_heads": 2, "intermediate_size": 16}
+    argv = [*SMALL, "--data.source", str(table), "--run_dir", str(out), "--probe.table", "false"]
+    at = argv.index("--model.encoder.width")
+    argv[at : at + 2] = ["--model.encoder", "encoders.text.pretrained.PretrainedText",
+                         "--model.encoder.name", json.dumps({"model_type": "bert", **sizes})]  # fmt: skip
+    assert run(argv) == 0
+    assert load_encoder(out).encoder.model.config.num_hidden_layers == 1
+
+
 def test_a_transformer_with_dropout_alone(tmp_path, table):
     out = tmp_path / "run"
     argv = ["fit", "--views", "encoders.text.presets.self_contrastive_decorrelation",

@@ -193,6 +193,9 @@ def test_it_can_be_built_where_the_folder_is_not(folder):
     rebuilt.load_state_dict(encoder.state_dict())
     torch.testing.assert_close(rebuilt(texts(4)), encoder(texts(4)), atol=0, rtol=0)
     assert rebuilt.portable == encoder.portable
+    as_config = PretrainedText(json.loads(encoder.portable["name"]))  # as a YAML file has it
+    as_config.load_state_dict(encoder.state_dict())
+    assert as_config.portable == encoder.portable
 
 
 @torch.no_grad()
@@ -244,7 +247,7 @@ def damaged(folder):
         (lambda folder: '{"hidden_size": 8}', "model_type"),
         (lambda folder: '{"model_type": "bert", "hidden_size": 10}', "not a multiple"),
         (lambda folder: '{"model_type": "bert", "hidden_size": "wide"}', "hidden_size"),
-        (lambda folder: '{"model_type"', "cannot load the model of a JSON text"),
+        (lambda folder: '{"model_type"', "cannot load the model of a configuration"),
         (lacking, "lacks 16 of the model's weights, such as encoder.layer.2"),
         (damaged, "cannot load"),
     ],
