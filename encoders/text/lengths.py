@@ -7,13 +7,15 @@ from torch import Tensor
 
 View = dict[str, Tensor]
 
-_STEP = 16  # lengths of groups on a GPU are multiples of it: its kernels are planned anew for each shape
+_STEP = 16  # lengths of groups on a GPU are multiples of it, which its attention wants of masks
 
 
 def group_rows(device: torch.device) -> int:
-    """Rows of a group where nothing else is asked for: those that were the fastest.
+    """Rows of a group where nothing else is asked for.
 
-    For batches of 128 and 256 sentences and of news: 16 and 32 on a CPU.
+    Of batches of 128 and 256 sentences and news 16 and 32 were the fastest on a CPU. On a GPU small
+    groups leave it waiting for its next kernel: of 256 news through a Transformer of 4 layers, 256
+    wide, 32 rows took 50 ms to 60 ms on an H100, 128 rows 13 ms and the whole batch 12 ms.
     """
     return 32 if device.type == "cpu" else 128
 

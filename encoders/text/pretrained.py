@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from encoders.text.attention import kernels_for_any_length
 from encoders.text.dropout import set_dropout, view_rate
 from encoders.text.lengths import check_ids, check_length, in_length_groups
 from encoders.text.pooling import check_pooling, pool
@@ -65,7 +66,8 @@ class PretrainedText(nn.Module):
         ids, mask = view["input_ids"], view["attention_mask"]
         check_length(ids, self.length)
         layers = self.pooling == "first_last"
-        output = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=layers)
+        with kernels_for_any_length():
+            output = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=layers)
         states = output.hidden_states if layers else [output.last_hidden_state]
         return pool(states, mask, self.pooling)
 

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
+from encoders.text.attention import kernels_for_any_length
 from encoders.text.dropout import set_dropout, view_rate
 from encoders.text.lengths import check_ids, check_length, in_length_groups
 from encoders.text.pooling import check_pooling, pool
@@ -71,8 +72,9 @@ class TextTransformer(nn.Module):
         check_length(ids, self.length)
         x = self.dropout(self.tokens(ids) + self.positions.weight[: ids.shape[1]])
         heard = mask.bool()[:, None, None]
-        for layer in self.layers:
-            x = layer(x, heard)
+        with kernels_for_any_length():
+            for layer in self.layers:
+                x = layer(x, heard)
         return pool([self.norm(x)], mask, self.pooling)
 
 
@@ -94,7 +96,6 @@ class _Layer(nn.Module):
     def _attend(self, x: Tensor, heard: Tensor) -> Tensor:
         parts = self.queries_keys_values(x).unflatten(2, (3, self.heads, -1))  # [B, L, 3, H, F / H]
         queries, keys, values = parts.permute(2, 0, 3, 1, 4)
-        found = functional.scaled_dot_product_attention(
-            queries, keys, values, heard, dropout_p=self.dropout.p if self.training else 0.0
-        )
+        rate = self.dropout.p if self.training else 0.0
+        found = functional.scaled_dot_product_attention(queries, keys, values, heard, dropout_p=rate)
         return self.output(found.transpose(1, 2).flatten(2))
