@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     from bt_multimodal.checkpoint import load_encoder
     from bt_multimodal.cli import fail
     from bt_multimodal.report import check_empty
-    from encoders.text.sentences import save_sentence_transformer
+    from encoders.text.exchange import save_sentence_transformer
 
     sys.path.insert(0, os.getcwd())  # a user's own encoder
     try:

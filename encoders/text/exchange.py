@@ -1,0 +1,140 @@
+"""Text encoders as folders of sentence-transformers."""
+
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from bt_multimodal.checkpoint import export_encoder, load_encoder
+from bt_multimodal.twins import check_encoder
+from encoders.text.pretrained import PretrainedText
+from encoders.text.sentences import texts_as_bytes
+from encoders.text.views import TextViews
+
+
+class SentenceModule(nn.Module):
+    """An encoder of ours and its views as the one module of a ``SentenceTransformer``.
+
+    Args:
+        path: what `bt_multimodal.checkpoint.load_encoder` takes.
+    """
+
+    save_in_root = True
+
+    def __init__(self, path: str | Path):
+        super().__init__()
+        loaded = load_encoder(path)
+        self.encoder, self.views = loaded.encoder, cast(Any, loaded.views)
+        self.max_seq_length = getattr(self.views, "length", None)
+        file = Path(path) / "encoder.safetensors" if Path(path).is_dir() else Path(path)
+        with safe_open(file, framework="pt") as opened:
+            described = opened.metadata()
+        self.encoder_spec, self.views_spec = (json.loads(described[key]) for key in ("encoder", "views"))
+
+    @classmethod
+    def load(cls, path: str) -> "SentenceModule":
+        """From a folder that `save` wrote."""
+        return cls(path)
+
+    def save(self, path: str) -> None:
+        """Write ``encoder.safetensors`` to a folder."""
+        export_encoder(Path(path) / "encoder.safetensors", self.encoder, self.encoder_spec, self.views_spec)
+
+    def preprocess(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Texts to the encoder's view."""
+        decoded = [self.views.clean(self.views.decode(text)) for text in texts_as_bytes(texts)]
+        return self.views.clean_batch(self.views.collate(decoded))
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The view to itself and ``sentence_embedding [B, features_dim]``."""
+        view = {key: features[key] for key in ("input_ids", "attention_mask")}
+        return features | {"sentence_embedding": self.encoder(view)}
+
+    def get_embedding_dimension(self) -> int:
+        return check_encoder(self.encoder)
+
+
+def save_sentence_transformer(
+    encoder: nn.Module, views: Any, folder: str | Path, exported: str | Path | None = None
+) -> None:
+    """Write a folder that ``SentenceTransformer(folder)`` loads, with the same embeddings.
+
+    A `PretrainedText` becomes the usual modules, which need nothing of ours. Another encoder becomes
+    the file that it was exported to and a `SentenceModule`: such a folder loads with
+    ``trust_remote_code=True`` where this checkout is importable.
+
+    Args:
+        views: `TextViews`.
+        exported: what ``load_encoder`` read both from; only another encoder than `PretrainedText`
+            needs it.
+
+    Raises:
+        ValueError: views that are not of texts, pooling that sentence-transformers has no module for, or
+            an encoder without its file.
+    """
+    folder = Path(folder)
+    if not isinstance(views, TextViews):
+        raise ValueError(f"{type(views).__name__} are no views of texts")
+    if isinstance(encoder, PretrainedText):
+        if encoder.pooling == "first_last":
+            raise ValueError("sentence-transformers has no pooling of the first and the last layer")
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_transformer(folder, encoder, views)
+        _write_pooling(folder / "1_Pooling", encoder)
+        modules = [("", "sentence_transformers.models.Transformer")]
+        modules += [("1_Pooling", "sentence_transformers.models.Pooling")]
+    elif exported is None:
+        raise ValueError(f"a {type(encoder).__name__} is written from the file that it was exported to")
+    else:
+        module = SentenceModule(exported)
+        module.encoder = encoder
+        folder.mkdir(parents=True, exist_ok=True)
+        module.save(str(folder))
+        modules = [("", f"{SentenceModule.__module__}.{SentenceModule.__qualname__}")]
+    _write_json(
+        folder / "modules.json",
+        [
+            {"idx": i, "name": str(i), "path": path, "type": kind}
+            for i, (path, kind) in enumerate(modules)
+        ],
+    )  # fmt: skip
+    settings = {"model_type": "SentenceTransformer", "prompts": {}, "similarity_fn_name": "cosine"}
+    _write_json(folder / "config_sentence_transformers.json", settings)
+
+
+def _write_transformer(folder: Path, encoder: PretrainedText, views: TextViews) -> None:
+    from tokenizers import Tokenizer
+
+    encoder.model.save_pretrained(folder)
+    tokens = views.tokens
+    (folder / "tokenizer.json").write_text(tokens.to_json())
+    settings: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": Tokenizer.from_str(tokens.to_json()).id_to_token(tokens.pad),
+        "model_max_length": views.length,
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
+    _write_json(folder / "tokenizer_config.json", settings)
+    settings = {"max_seq_length": views.length, "do_lower_case": False}
+    if "add_pooling_layer" in inspect.signature(type(encoder.model).__init__).parameters:
+        settings["model_args"] = {"add_pooling_layer": False}
+    _write_json(folder / "sentence_bert_config.json", settings)
+
+
+def _write_pooling(folder: Path, encoder: PretrainedText) -> None:
+    folder.mkdir(exist_ok=True)
+    # the names that every version reads
+    settings = {
+        "word_embedding_dimension": encoder.features_dim,
+        "pooling_mode_cls_token": encoder.pooling == "cls",
+        "pooling_mode_mean_tokens": encoder.pooling == "mean",
+    }
+    _write_json(folder / "config.json", settings)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n")
