@@ -87,7 +87,7 @@ def _senteval(argv: Sequence[str], pooling: str | None) -> int:
 def _transfer(arguments: argparse.Namespace, pooling: str | None) -> "Comparison":
     from bt_multimodal.report import check_empty, save_comparison
     from encoders.text.compared import untrained_and_trained
-    from encoders.text.senteval_folder import is_senteval, transfer_tasks
+    from encoders.text.senteval_folder import open_all, transfer_tasks
     from encoders.text.transfer import open_task, transfer_table
 
     sys.path.insert(0, os.getcwd())  # a user's own encoder
@@ -95,15 +95,9 @@ def _transfer(arguments: argparse.Namespace, pooling: str | None) -> "Comparison
     if run:
         check_empty(run)
     columns = (arguments.content_column, arguments.label_column)
-    tasks = []
-    for source in arguments.sources:
-        if not is_senteval(source):
-            tasks.append(open_task(source, *columns))
-            continue
-        found, missing = transfer_tasks(source)
-        tasks += found
-        if missing:
-            print(f"left out: {', '.join(missing)}")
+    tasks, missing = open_all(arguments.sources, transfer_tasks, lambda source: open_task(source, *columns))
+    if missing:
+        print(f"left out: {', '.join(missing)}")
     compared = untrained_and_trained(arguments.encoder, pooling, arguments.device, arguments.seed)
     comparison = transfer_table(tasks, compared.encode, compared.width, arguments.folds)
     if run:

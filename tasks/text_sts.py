@@ -67,7 +67,7 @@ def _evaluate(arguments: argparse.Namespace) -> "Comparison":
     from encoders.text.compared import untrained_and_trained
     from encoders.text.modality import TEXTS
     from encoders.text.pairs import open_pairs
-    from encoders.text.senteval_folder import is_senteval, similarity_sets
+    from encoders.text.senteval_folder import open_all, similarity_sets
     from encoders.text.sts import sentences, similarity_table
     from encoders.text.tfidf import TfidfSvd, contents
 
@@ -76,15 +76,11 @@ def _evaluate(arguments: argparse.Namespace) -> "Comparison":
     if run:
         check_empty(run)
     columns = arguments.columns and [column.strip() for column in arguments.columns.split(",")]
-    sets = []
-    for source in arguments.sources:
-        if not is_senteval(source):
-            sets.append(open_pairs(source, columns, arguments.split))
-            continue
-        found, missing = similarity_sets(source)
-        sets += found
-        if missing:
-            print(f"left out: {', '.join(missing)}")
+    sets, missing = open_all(
+        arguments.sources, similarity_sets, lambda source: open_pairs(source, columns, arguments.split)
+    )
+    if missing:
+        print(f"left out: {', '.join(missing)}")
     compared = untrained_and_trained(arguments.encoder, arguments.pooling, arguments.device, arguments.seed)
     texts = contents(TEXTS.open(arguments.baseline).train) if arguments.baseline else sentences(sets)
     model = TfidfSvd(texts, compared.width)

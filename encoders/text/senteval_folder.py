@@ -42,6 +42,28 @@ def is_senteval(source: str) -> bool:
     return any((root / name).exists() for name in _FOLDERS)
 
 
+def open_all(
+    sources: Sequence[str],
+    of_folder: Callable[[str], tuple[list[T], list[str]]],
+    of_other: Callable[[str], T],
+) -> tuple[list[T], list[str]]:
+    """The sets of several sources, such a folder's being several, and why others were left out.
+
+    Args:
+        of_folder: `similarity_sets` or `transfer_tasks`.
+        of_other: opens a source that is another.
+    """
+    found: list[T] = []
+    missing: list[str] = []
+    for source in sources:
+        if is_senteval(source):
+            sets, lacking = of_folder(source)
+            found, missing = found + sets, missing + lacking
+        else:
+            found.append(of_other(source))
+    return found, missing
+
+
 def similarity_sets(folder: str) -> tuple[list[Pairs], list[str]]:
     """Its seven sets of scored pairs: STS12 to STS16, STS-B and SICK-R.
 

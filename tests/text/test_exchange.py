@@ -138,17 +138,6 @@ def test_the_weights_written_are_the_encoders_and_train_on(tmp_path, sentence_tr
     assert all(p.grad is not None for p in theirs.parameters())
 
 
-def image(folder):
-    path = folder / "image.safetensors"
-    export_encoder(
-        path,
-        nn.Identity(),
-        {"class_path": "torch.nn.Identity"},
-        {"class_path": "encoders.image.views.ReferenceViews"},
-    )
-    return path
-
-
 @pytest.mark.parametrize(
     ("encoder", "views", "message"),
     [
@@ -166,10 +155,10 @@ def test_wrong_inputs(tmp_path, encoder, views, message):
     assert not (tmp_path / "folder").exists()
 
 
-def test_the_task_says_what_is_wrong_in_one_line(tmp_path, task, capsys):
+def test_the_task_says_what_is_wrong_in_one_line(tmp_path, task, image_encoder, capsys):
     assert task.main([]) == 0
     assert "--encoder" in capsys.readouterr().out
-    for encoder, message in (tmp_path / "no", "there is no encoder"), (image(tmp_path), "no views of texts"):
+    for encoder, message in (tmp_path / "no", "there is no encoder"), (image_encoder, "no views of texts"):
         assert task.main(["--encoder", str(encoder), "--out", str(tmp_path / "out")]) == 2
         error = capsys.readouterr().err
         assert message in error
