@@ -122,19 +122,20 @@ class RankWatch:
         """The ranks that are not heard of any more, in one line; None if all are.
 
         For a rank whose collective has failed: a dead rank is silent for some periods before it counts
-        as such, so this waits up to six of them.
+        as such, so this waits up to eight of them.
         """
         if not self._threads:
             return None
         self._blaming = True
         try:
-            before, until = dict(self._changes), time.monotonic() + 6 * self._period
-            while time.monotonic() < until:
+            # The last post may be read a period late, the silence after it another: six, and two to spare.
+            before, until = dict(self._changes), self._now + 8 * self._period
+            while self._now < until and self._threads[1].is_alive():
                 if self._silent() or self._store_is_silent():
                     time.sleep(self._period)  # others that went with it become silent too
                     return self._cause()
-                # The first change may have been posted before this call, the second was not.
-                if all(self._changes.get(rank, 0) >= before.get(rank, 0) + 2 for rank in self._others):
+                # One change may have been read before this call and one posted before it; the third was not.
+                if all(self._changes.get(rank, 0) >= before.get(rank, 0) + 3 for rank in self._others):
                     return None
                 time.sleep(self._period / 4)
             return self._cause() if self._gone() else None
