@@ -1,6 +1,6 @@
 """A training step of the reference recipe on one GPU: seconds, samples a second, memory, and what takes them.
 
-    python benchmarks/gpu_step.py [--batch 256 1024 2048] [--accumulate 1 2]
+    python benchmarks/gpu_step.py [--batch 256 512 2048] [--accumulate 1 2]
 
 A ResNet-50 on 224-pixel pictures, a projector of three layers of 8192, bfloat16 autocast, LARS
 (configs/image/imagenet_resnet50.yaml), from pictures that are decoded and cropped already. ``views`` are
@@ -13,27 +13,19 @@ step takes more memory than there is.
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.stages import timed
+
 WIDTH, SIDE = 8192, 224
 
 
 def median_seconds(run: Callable[[], Any], rounds: int) -> float:
-    import torch
-
-    times = []
-    for _ in range(rounds + 2):
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        run()
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[2:])
+    return statistics.median([timed(run, "cuda")[0] for _ in range(rounds + 2)][2:])
 
 
 def loss_seconds(batch: int, rounds: int) -> dict[str, float]:
@@ -90,7 +82,7 @@ def step(batch: int, accumulate: int, rounds: int) -> tuple[float, float, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--batch", type=int, nargs="+", default=[256, 1024, 2048])
+    parser.add_argument("--batch", type=int, nargs="+", default=[256, 512, 2048])
     parser.add_argument("--accumulate", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()

@@ -8,11 +8,21 @@ from typing import Any
 BATCH = 256
 
 
-def timed(make: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds that a call takes, and what it gives."""
+def timed(make: Callable[[], Any], device: str = "cpu") -> tuple[float, Any]:
+    """Seconds that a call takes until the device has finished, and what it gives."""
+    finish(device)
     began = time.perf_counter()
     made = make()
+    finish(device)
     return time.perf_counter() - began, made
+
+
+def finish(device: str) -> None:
+    """Wait for what the device has still to do."""
+    if device != "cpu":
+        import torch
+
+        torch.cuda.synchronize()
 
 
 def stages(records: Any, views: Any, index: Any) -> dict[str, float]:

@@ -49,14 +49,12 @@ def training(
         with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
             found = in_length_groups(encoder._embed, view, size)
         found.square().sum().backward()
-        finish(device)
 
     took: dict[int, list[float]] = {size: [] for size in (*sizes, BATCH)}
     for view in (*batches, *batches):  # twice: kernels of a new shape have to be loaded first
         for size, seconds in took.items():
             encoder.zero_grad()
-            finish(device)
-            seconds.append(timed(lambda view=view, size=size: step(view, size))[0])
+            seconds.append(timed(lambda view=view, size=size: step(view, size), device)[0])
     medians = {size: statistics.median(seconds[rounds:]) for size, seconds in took.items()}
     return medians, medians.pop(BATCH), padding
 
@@ -80,21 +78,12 @@ def encoding(
             view = views.clean_batch(views.collate(some))
             padding.append(1 - float(view["attention_mask"].float().mean()))
             encoder._embed({key: tensor.to(device) for key, tensor in view.items()})
-        finish(device)
 
     sorted_by_length, whole = [], []
     for _ in range(rounds + 1):
-        sorted_by_length.append(timed(lambda: sentences.encode(texts, batch_size=32))[0])
-        whole.append(timed(as_they_come)[0])
+        sorted_by_length.append(timed(lambda: sentences.encode(texts, batch_size=32), device)[0])
+        whole.append(timed(as_they_come, device)[0])
     return statistics.median(sorted_by_length[1:]), statistics.median(whole[1:]), statistics.mean(padding)
-
-
-def finish(device: str) -> None:
-    """Wait for what the device has still to do."""
-    import torch
-
-    if device != "cpu":
-        torch.cuda.synchronize()
 
 
 def main() -> None:
