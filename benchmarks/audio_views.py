@@ -29,8 +29,8 @@ def waiting(records: Any, views: Any, cache: bool, workers: int, steps: int) -> 
     import torch
 
     from bt_multimodal import BarlowTwins, BarlowTwinsLoss, Projector
-    from bt_multimodal.data import TwinDataset, training_loader
-    from bt_multimodal.decoding import DecodedRecords
+    from bt_multimodal.data.batches import TwinDataset, training_loader
+    from bt_multimodal.data.decoding import DecodedRecords
     from bt_multimodal.optim import parameter_groups
     from bt_multimodal.views import finish_views
     from encoders.audio.encoders import AudioConvNet
@@ -71,16 +71,15 @@ def main() -> None:
 
     import torch
 
-    from bt_multimodal.decoding import DecodedRecords
-    from bt_multimodal.memory import keep_freed_memory
+    from bt_multimodal.commands.memory import keep_freed_memory
+    from bt_multimodal.data.decoding import DecodedRecords
+    from bt_multimodal.data.records import open_source
     from encoders.audio.modality import AUDIO
     from encoders.audio.views import SpectrogramViews
 
     keep_freed_memory()
     cores = torch.get_num_threads()
-    records = AUDIO.open(
-        arguments.source,
-    ).train
+    records = open_source(arguments.source, AUDIO).train
     views = SpectrogramViews()
     views.measure(DecodedRecords(records, views.decode))
     order = torch.randperm(len(records), generator=torch.Generator().manual_seed(0))

@@ -307,9 +307,9 @@ def main() -> int:
     # Once, for all the processes to come.
     import lightning.pytorch
 
-    import bt_multimodal.callbacks
-    import bt_multimodal.pretrain
-    import bt_multimodal.run_checkpoints
+    import bt_multimodal.commands.pretrain
+    import bt_multimodal.training.callbacks
+    import bt_multimodal.training.run_checkpoints
     import encoders.audio.encoders
     import encoders.image.encoders
 

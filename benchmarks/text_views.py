@@ -100,7 +100,8 @@ def main() -> None:
 
     import torch
 
-    from bt_multimodal.memory import keep_freed_memory
+    from bt_multimodal.commands.memory import keep_freed_memory
+    from bt_multimodal.data.records import open_source
     from encoders.text.lengths import group_rows
     from encoders.text.modality import TEXTS
     from encoders.text.pretrained import PretrainedText
@@ -109,7 +110,7 @@ def main() -> None:
 
     keep_freed_memory()
     cores = torch.get_num_threads()
-    records = TEXTS.open(arguments.source).train
+    records = open_source(arguments.source, TEXTS).train
     raw = [records.raw(i) for i in range(len(records))]
     views = TextViews(crop=(0.3, 0.8), shuffle=3.0, delete=0.2, mask=0.1, mask_spans=0.1)
     views.learn(raw)

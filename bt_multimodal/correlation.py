@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bt_multimodal.collectives import start_gather, sum_across_ranks
+from bt_multimodal.distributed.collectives import start_gather, sum_across_ranks
 
 
 def working_dtype(z_first: Tensor, z_second: Tensor) -> torch.dtype:
@@ -168,7 +168,7 @@ def gram_terms(z_first: Tensor, z_second: Tensor, sizes: list[int], eps: float) 
 
     Args:
         z_first, z_second: ``[n, D]`` embeddings of this rank.
-        sizes: every rank's ``n`` (`bt_multimodal.collectives.global_sizes`).
+        sizes: every rank's ``n`` (`bt_multimodal.distributed.collectives.global_sizes`).
         eps: added to the variance, as BatchNorm does.
     """
     return _GramTerms.apply(z_first, z_second, sizes, eps, working_dtype(z_first, z_second))

@@ -5,8 +5,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bt_multimodal.collectives import global_sizes
 from bt_multimodal.correlation import direct_terms, gram_terms
+from bt_multimodal.distributed.collectives import global_sizes
 
 
 class LossTerms(NamedTuple):

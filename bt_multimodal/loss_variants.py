@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 
-from bt_multimodal.collectives import sum_across_ranks
 from bt_multimodal.correlation import correlate, standardise, terms_of, working_dtype
+from bt_multimodal.distributed.collectives import sum_across_ranks
 from bt_multimodal.loss import LossTerms, checked_sizes
 
 

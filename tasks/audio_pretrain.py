@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bt_multimodal.pretrain import pretrain
+from bt_multimodal.commands.pretrain import pretrain
 
 
 def modality():

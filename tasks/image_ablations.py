@@ -46,9 +46,9 @@ def main(argv: Sequence[str]) -> int:
         return 0
     at = argv.index("--") if "--" in argv else len(argv)
     arguments = parser.parse_args(argv[:at])
-    from bt_multimodal.cli import fail
-    from bt_multimodal.report import save_comparison
-    from bt_multimodal.sweep import plan, sweep, table
+    from bt_multimodal.commands.cli import fail
+    from bt_multimodal.commands.sweep import plan, sweep, table
+    from bt_multimodal.evaluation.report import save_comparison
 
     try:
         runs = plan(arguments.base, arguments.ablations, arguments.seeds, arguments.out, argv[at + 1 :])

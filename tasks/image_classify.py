@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bt_multimodal.classify import classify
+from bt_multimodal.commands.classify import classify
 
 
 def modality():

@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
         print((__doc__ or "").strip())
         return 0
     arguments = parser.parse_args(argv)
-    from bt_multimodal.cli import fail
+    from bt_multimodal.commands.cli import fail
     from encoders.image.exchange import convert
 
     try:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bt_multimodal.cli import (
+from bt_multimodal.commands.cli import (
     add_encoder,
     base_parser,
     choose_run_dir,
@@ -38,7 +38,7 @@ _SHOWN = 6
 
 def parser() -> "ArgumentParser":
     """The keys."""
-    from encoders.image.detection_training import Detection, DetectionData
+    from encoders.image.detection.training import Detection, DetectionData
 
     made = base_parser()
     add_encoder(made)
@@ -49,11 +49,11 @@ def parser() -> "ArgumentParser":
 
 def fit(made: "ArgumentParser", config: "Namespace") -> int:
     """Train, test, and write what a run leaves."""
-    from bt_multimodal.checkpoint import load_encoder
-    from bt_multimodal.random_state import seed_all
-    from bt_multimodal.report import Comparison, save_comparison
-    from encoders.image.detection_picture import draw_detections
-    from encoders.image.detection_training import Detection, DetectionData
+    from bt_multimodal.encoder_file import load_encoder
+    from bt_multimodal.evaluation.report import Comparison, save_comparison
+    from bt_multimodal.training.random_state import seed_all
+    from encoders.image.detection.picture import draw_detections
+    from encoders.image.detection.training import Detection, DetectionData
 
     run = choose_run_dir(config)
     seed_all(config.seed)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bt_multimodal.evaluation import probe
+from bt_multimodal.commands.probe import probe
 
 
 def modality():

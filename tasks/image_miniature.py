@@ -76,9 +76,9 @@ EVALUATIONS = (
 
 def _command(task: str) -> Callable[[Sequence[str]], int]:
     """The command line of a task, in this process: importing Lightning once is enough."""
-    from bt_multimodal.classify import classify
-    from bt_multimodal.pretrain import pretrain
-    from bt_multimodal.svm_evaluation import svm_task
+    from bt_multimodal.commands.classify import classify
+    from bt_multimodal.commands.pretrain import pretrain
+    from bt_multimodal.commands.svm import svm_task
     from tasks import image_classify, image_detect, image_pretrain, image_svm
 
     return {
@@ -95,7 +95,7 @@ def perform(step: Step, out: Path, seed: int, more: Sequence[str] = ()) -> dict[
     Raises:
         ValueError: a step that failed.
     """
-    from bt_multimodal.report import load_comparison
+    from bt_multimodal.evaluation.report import load_comparison
 
     run = out / f"seed{seed}" / (step.name + ("_untrained" if "--fresh" in more else ""))
     if not (run / "table.json").is_file():
@@ -115,7 +115,7 @@ def perform(step: Step, out: Path, seed: int, more: Sequence[str] = ()) -> dict[
 
 def chain(out: Path, seeds: Sequence[int]) -> dict[str, dict[str, tuple[float, float | None]]]:
     """Every step for every seed: a row a representation, mean and standard deviation a column."""
-    from bt_multimodal.report import spread
+    from bt_multimodal.evaluation.report import spread
 
     found: dict[str, dict[str, list[float]]] = {}
     for seed in seeds:
@@ -144,8 +144,8 @@ def main(argv: Sequence[str]) -> int:
         print((__doc__ or "").strip())
         return 0
     arguments = parser.parse_args(argv)
-    from bt_multimodal.cli import fail
-    from bt_multimodal.report import Comparison, save_comparison
+    from bt_multimodal.commands.cli import fail
+    from bt_multimodal.evaluation.report import Comparison, save_comparison
     from encoders.image.miniature import make_miniature
 
     began = time.monotonic()

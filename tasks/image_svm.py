@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bt_multimodal.svm_evaluation import svm_task
+from bt_multimodal.commands.svm import svm_task
 
 
 def modality():

@@ -15,8 +15,8 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print((__doc__ or "").strip())
         return 0
-    from bt_multimodal.cli import fail
-    from bt_multimodal.report import over_runs
+    from bt_multimodal.commands.cli import fail
+    from bt_multimodal.evaluation.report import over_runs
 
     try:
         print(over_runs([Path(run) for run in argv]))

@@ -27,9 +27,9 @@ def main(argv: Sequence[str]) -> int:
         print((__doc__ or "").strip())
         return 0
     arguments = parser.parse_args(argv)
-    from bt_multimodal.checkpoint import load_encoder
-    from bt_multimodal.cli import fail
-    from bt_multimodal.report import check_empty
+    from bt_multimodal.commands.cli import fail
+    from bt_multimodal.encoder_file import load_encoder
+    from bt_multimodal.evaluation.report import check_empty
     from encoders.text.exchange import save_sentence_transformer
 
     sys.path.insert(0, os.getcwd())  # a user's own encoder

@@ -33,11 +33,11 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bt_multimodal.cli import fail
-from bt_multimodal.evaluation import probe
+from bt_multimodal.commands.cli import fail
+from bt_multimodal.commands.probe import probe
 
 if TYPE_CHECKING:
-    from bt_multimodal.report import Comparison
+    from bt_multimodal.evaluation.report import Comparison
 
 
 def modality():
@@ -85,10 +85,10 @@ def _senteval(argv: Sequence[str], pooling: str | None) -> int:
 
 
 def _transfer(arguments: argparse.Namespace, pooling: str | None) -> "Comparison":
-    from bt_multimodal.report import check_empty, save_comparison
-    from encoders.text.compared import untrained_and_trained
-    from encoders.text.senteval_folder import open_all, transfer_tasks
-    from encoders.text.transfer import open_task, transfer_table
+    from bt_multimodal.evaluation.report import check_empty, save_comparison
+    from encoders.text.evaluation.compared import untrained_and_trained
+    from encoders.text.evaluation.senteval_folder import open_all, transfer_tasks
+    from encoders.text.evaluation.transfer import open_task, transfer_table
 
     sys.path.insert(0, os.getcwd())  # a user's own encoder
     run = arguments.run_dir

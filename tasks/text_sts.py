@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bt_multimodal.report import Comparison
+    from bt_multimodal.evaluation.report import Comparison
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         print((__doc__ or "").strip())
         return 0
     arguments = parser.parse_args(argv)
-    from bt_multimodal.cli import fail
+    from bt_multimodal.commands.cli import fail
 
     try:
         print(_evaluate(arguments))
@@ -63,12 +63,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> "Comparison":
-    from bt_multimodal.report import check_empty, save_comparison
-    from encoders.text.compared import untrained_and_trained
+    from bt_multimodal.data.records import open_source
+    from bt_multimodal.evaluation.report import check_empty, save_comparison
+    from encoders.text.evaluation.compared import untrained_and_trained
+    from encoders.text.evaluation.pairs import open_pairs
+    from encoders.text.evaluation.senteval_folder import open_all, similarity_sets
+    from encoders.text.evaluation.sts import sentences, similarity_table
     from encoders.text.modality import TEXTS
-    from encoders.text.pairs import open_pairs
-    from encoders.text.senteval_folder import open_all, similarity_sets
-    from encoders.text.sts import sentences, similarity_table
     from encoders.text.tfidf import TfidfSvd, contents
 
     sys.path.insert(0, os.getcwd())  # a user's own encoder
@@ -82,7 +83,7 @@ def _evaluate(arguments: argparse.Namespace) -> "Comparison":
     if missing:
         print(f"left out: {', '.join(missing)}")
     compared = untrained_and_trained(arguments.encoder, arguments.pooling, arguments.device, arguments.seed)
-    texts = contents(TEXTS.open(arguments.baseline).train) if arguments.baseline else sentences(sets)
+    texts = contents(open_source(arguments.baseline, TEXTS).train) if arguments.baseline else sentences(sets)
     model = TfidfSvd(texts, compared.width)
     learnt = ", ".join(arguments.baseline or ["these sentences"])
     counts = {"TF-IDF": model.counted, f"TF-IDF's SVD ({compared.width})": model.reduced}

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from bt_multimodal import classify, pretrain, svm_evaluation
+from bt_multimodal.commands import classify, pretrain
+from bt_multimodal.commands import svm as svm_evaluation
 from bt_multimodal.optim import schedule
-from bt_multimodal.pretraining import Pretraining
+from bt_multimodal.training.pretraining import Pretraining
 from tasks import image_detect
 
 CONFIGS = sorted(path for path in Path("configs").rglob("*.yaml") if "ablations" not in str(path.parent))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bt_multimodal.checkpoint import load_encoder
+from bt_multimodal.encoder_file import load_encoder
 from encoders.audio.views import SpectrogramViews
 
 HOP_MS = 50.0

@@ -5,7 +5,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from bt_multimodal.data import Modality
+from bt_multimodal.modality import Modality
 from encoders.audio.log_mel import LogMel
 from encoders.audio.synthetic import synthetic
 

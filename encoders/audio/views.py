@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bt_multimodal.collectives import gather_dealt
-from bt_multimodal.decoding import DecodedRecords
+from bt_multimodal.data.decoding import DecodedRecords
+from bt_multimodal.distributed.collectives import gather_dealt
 from encoders.audio import ops
 from encoders.audio.decode import decode_audio, read_audio
 from encoders.audio.log_mel import LogMel

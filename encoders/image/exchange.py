@@ -1,6 +1,7 @@
 """Image encoders to and from the formats of others: the reference code, torchvision, the hub."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torchvision.models import get_model
 
-from bt_multimodal.checkpoint import export_encoder, load_encoder, read_reference
+from bt_multimodal.encoder_file import export_encoder, load_encoder
 from encoders.image.encoders import TimmEncoder, TorchvisionEncoder
 from encoders.image.views import IMAGENET_MEAN, IMAGENET_STD, ReferenceViews
 
@@ -161,3 +162,45 @@ Pictures of {size} pixels, normalised by mean {mean} and standard deviation {std
 
 {figures}
 """
+
+
+class ReferenceWeights(NamedTuple):
+    """Weights of the reference code by torchvision's names, and of its projector by `Projector`'s."""
+
+    encoder: dict[str, Tensor]
+    projector: dict[str, Tensor] | None
+
+
+def read_reference(path: str | Path) -> ReferenceWeights:
+    """Read the reference code's ``checkpoint.pth`` (encoder and projector) or ``resnet50.pth`` (encoder).
+
+    https://github.com/facebookresearch/barlowtwins. Its BatchNorm of the embeddings is left out: here
+    the loss standardises. Only tensors are read, no code in the pickle is run.
+
+    Raises:
+        ValueError: no such file, no such checkpoint, or a pickle that is more than tensors.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"there is no checkpoint at {path}")
+    try:
+        read = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds more than tensors, or is damaged, and is not read") from error
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise ValueError(f"{path} is no checkpoint: {' '.join(str(error).split())}") from error
+    state = read.get("model", read) if isinstance(read, dict) else read
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"{path} holds no model of the reference code")
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    if "conv1.weight" in state:
+        return ReferenceWeights(state, None)
+    encoder = _part(state, "backbone.", "")
+    if not encoder:
+        raise ValueError(f"{path} holds no model of the reference code: it has no backbone")
+    return ReferenceWeights(encoder, _part(state, "projector.", "layers."))
+
+
+def _part(state: dict[str, Tensor], prefix: str, new: str) -> dict[str, Tensor]:
+    return {
+        new + name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)
+    }

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from bt_multimodal.records import DataError, Records, Splits
+from bt_multimodal.data.records import DataError, Records, Splits, open_source
 from encoders.image import ops
 from encoders.image.modality import IMAGES
 
@@ -32,7 +32,7 @@ def make_miniature(source: str, out: Path) -> None:
     missing = [(make, folder) for make, folder in made if not folder.is_dir()]
     if not missing:
         return
-    splits = IMAGES.open(source, require_labels=True)
+    splits = open_source(source, IMAGES, require_labels=True)
     for make, folder in missing:
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from bt_multimodal.data import Modality
+from bt_multimodal.modality import Modality
 
 
 def digits() -> dict[str, list[Any]]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bt_multimodal.records import DataError, Records, file_records
+from bt_multimodal.data.records import DataError, Records, file_records
 
 _PICTURES, _LISTS = "JPEGImages", "ImageSets/Main"
 _VALUES = ("1", "-1", "0")

@@ -9,7 +9,7 @@ from typing import Any, cast
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from bt_multimodal.checkpoint import export_encoder, load_encoder
+from bt_multimodal.encoder_file import export_encoder, load_encoder
 from bt_multimodal.twins import check_encoder
 from encoders.text.pretrained import PretrainedText
 from encoders.text.sentences import texts_as_bytes
@@ -20,7 +20,7 @@ class SentenceModule(nn.Module):
     """An encoder of ours and its views as the one module of a ``SentenceTransformer``.
 
     Args:
-        path: what `bt_multimodal.checkpoint.load_encoder` takes.
+        path: what `bt_multimodal.encoder_file.load_encoder` takes.
     """
 
     save_in_root = True

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bt_multimodal.checkpoint import LoadedEncoder, load_encoder
-from bt_multimodal.tables import check_hub_name
+from bt_multimodal.data.tables import check_hub_name
+from bt_multimodal.encoder_file import LoadedEncoder, load_encoder
 from encoders.text.pooling import POOLINGS
 from encoders.text.pretrained import PretrainedText
 from encoders.text.views import TextViews
@@ -19,7 +19,7 @@ def load_text_encoder(name: str | Path, weights: bool = True, pooling: str | Non
     """An encoder of texts and its views.
 
     Args:
-        name: what `bt_multimodal.checkpoint.load_encoder` takes; or a folder or the hub name of a model
+        name: what `bt_multimodal.encoder_file.load_encoder` takes; or a folder or the hub name of a model
             of transformers or sentence-transformers. Of the latter's settings the pooling (mean, cls)
             and the longest text are taken, else the mean and 512 tokens; a ``Normalize`` is left out.
         weights: without them the same class with fresh ones.

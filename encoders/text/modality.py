@@ -1,6 +1,6 @@
 """How texts are found in data."""
 
-from bt_multimodal.data import Modality
+from bt_multimodal.modality import Modality
 from encoders.text.docstrings import docstrings
 from encoders.text.tfidf import tfidf_baselines
 

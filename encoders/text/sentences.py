@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from bt_multimodal.features import check_device, evaluating
+from bt_multimodal.evaluation.features import check_device, evaluating
 from bt_multimodal.twins import check_encoder
 from encoders.text.loading import load_text_encoder
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bt_multimodal.probes import accuracy, few_labels, knn, vote
+from bt_multimodal.evaluation.probes import accuracy, few_labels, knn, vote
 
 
 class Texts(Protocol):
@@ -76,8 +76,8 @@ def tfidf_baselines(
     """Rows of the final table: logistic regression on TF-IDF, and on its SVD brought to length 1.
 
     The strength of the penalty is chosen by cross-validation among the labels that are given, for the
-    few as for all of them; the draws are those of `bt_multimodal.probes.evaluate`, which says what the
-    arguments are.
+    few as for all of them; the draws are those of
+    `bt_multimodal.evaluation.probes.evaluate`, which says what the arguments are.
 
     Args:
         width: of the SVD.
@@ -109,7 +109,7 @@ def tfidf_baselines(
 
 
 def _neighbours(bank: Any, labels: Tensor, queries: Any, k: int) -> Tensor:
-    """As `bt_multimodal.probes.knn`, of rows of length 1 that may be sparse."""
+    """As `bt_multimodal.evaluation.probes.knn`, of rows of length 1 that may be sparse."""
     if isinstance(bank, np.ndarray):
         return knn(torch.from_numpy(bank), labels, torch.from_numpy(queries), k)
     chunks = [queries[at : at + 512] for at in range(0, queries.shape[0], 512)]

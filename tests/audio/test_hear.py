@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bt_multimodal.checkpoint import export_encoder
+from bt_multimodal.encoder_file import export_encoder
 from encoders.audio import hear
 from encoders.audio.encoders import AudioConvNet
 

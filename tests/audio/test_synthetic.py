@@ -2,7 +2,7 @@
 
 import torch
 
-from bt_multimodal.records import open_records
+from bt_multimodal.data.records import open_records
 from encoders.audio.decode import decode_audio
 from encoders.audio.log_mel import LogMel
 from encoders.audio.modality import AUDIO

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from bt_multimodal.decoding import DecodedRecords
+from bt_multimodal.data.decoding import DecodedRecords
 from bt_multimodal.views import draw_views, finish_views
 from encoders.audio.views import SpectrogramViews
 from encoders.audio.waveform_views import WaveformViews

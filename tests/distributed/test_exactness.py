@@ -16,9 +16,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from bt_multimodal import LARS, BarlowTwins, BarlowTwinsLoss, LossTerms, Projector
-from bt_multimodal.batch_norm import synchronise_batch_norm
-from bt_multimodal.collectives import sum_across_ranks
 from bt_multimodal.correlation import direct_terms
+from bt_multimodal.distributed.batch_norm import synchronise_batch_norm
+from bt_multimodal.distributed.collectives import sum_across_ranks
 from bt_multimodal.loss_variants import AblatedLoss, CrossEntropyLoss
 from bt_multimodal.optim import parameter_groups
 

@@ -18,15 +18,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from bt_multimodal.distributed.rank_watch import RankWatch
 from bt_multimodal.errors import TRY_AGAIN
-from bt_multimodal.rank_watch import RankWatch
 
 TIMEOUT, STEPS, AT = 2.5, 16, 8  # seconds; steps of 0.1 s; the step at which something happens
 FAILED = 9  # status of a rank whose collective has failed
 BOUND = 3 * TIMEOUT  # seconds from what happens to the end of the last process: a loaded machine is slow
 
 contexts = multiprocessing.get_context("forkserver")
-contexts.set_forkserver_preload(["torch", "bt_multimodal.rank_watch"])
+contexts.set_forkserver_preload(["torch", "bt_multimodal.distributed.rank_watch"])
 
 
 def kill():

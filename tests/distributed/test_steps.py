@@ -9,9 +9,10 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from bt_multimodal import LARS, BarlowTwins, BarlowTwinsLoss, Projector
-from bt_multimodal.batch_norm import synchronise_batch_norm
-from bt_multimodal.data import TwinDataset, training_loader
-from bt_multimodal.decoding import DecodedRecords
+from bt_multimodal.data.batches import TwinDataset, training_loader
+from bt_multimodal.data.decoding import DecodedRecords
+from bt_multimodal.data.records import open_source
+from bt_multimodal.distributed.batch_norm import synchronise_batch_norm
 from bt_multimodal.draws import uniforms
 from bt_multimodal.optim import parameter_groups, schedule
 from bt_multimodal.views import finish_views
@@ -26,7 +27,7 @@ BATCH, STEPS, WIDTH = 66, 20, 48  # 66 does not divide by 4: shards of 17 and 16
 def train(rank=0, world=1, synchronise=True):
     """The losses of `STEPS` steps."""
     views = DigitViews()
-    records = DecodedRecords(IMAGES.open("sklearn:digits").train, views.decode, cache=True)
+    records = DecodedRecords(open_source("sklearn:digits", IMAGES).train, views.decode, cache=True)
     loader = training_loader(TwinDataset(records, views, seed=3), BATCH, rank, world)
     torch.manual_seed(0)
     encoder = ConvNet([8, 16], in_channels=1)

@@ -32,7 +32,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bt_multimodal import LARS, BarlowTwins, Headless, Projector
 from bt_multimodal.optim import parameter_groups
-from bt_multimodal.rank_watch import RankWatch
+from bt_multimodal.distributed.rank_watch import RankWatch
 
 torch.set_num_threads(1)
 folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])

@@ -7,7 +7,7 @@ from torch import nn
 
 from bt_multimodal import LARS, BarlowTwins, BarlowTwinsLoss, Projector
 from bt_multimodal.optim import parameter_groups
-from bt_multimodal.random_state import random_state, restore_random_state
+from bt_multimodal.training.random_state import random_state, restore_random_state
 
 SIZES = [(64, 512), (256, 128), (200, 8192)]
 

@@ -9,9 +9,9 @@ from torch import nn
 from torchvision.models import resnet18, resnet50
 
 from bt_multimodal import BarlowTwins, Projector
-from bt_multimodal.checkpoint import export_encoder, load_encoder, read_reference
+from bt_multimodal.encoder_file import export_encoder, load_encoder
 from encoders.image.encoders import ConvNet, TorchvisionEncoder
-from encoders.image.exchange import convert
+from encoders.image.exchange import convert, read_reference
 from encoders.image.views import ReferenceViews
 from tasks import image_convert
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bt_multimodal.records import DataError
-from encoders.image.annotations import open_annotated
+from bt_multimodal.data.records import DataError, open_source
+from encoders.image.detection.annotations import open_annotated
 from encoders.image.miniature import _scene, make_folder, make_miniature, make_scenes
 from encoders.image.modality import IMAGES
 from encoders.image.voc import open_voc
@@ -28,12 +28,12 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def splits(source):
-    return IMAGES.open(str(source), require_labels=True)
+    return open_source(str(source), IMAGES, require_labels=True)
 
 
 def test_a_folder_like_imagenets(splits, tmp_path):
     make_folder(splits, tmp_path / "made", per_class=(20, 5))
-    made = IMAGES.open(str(tmp_path / "made"), require_labels=True)
+    made = open_source(str(tmp_path / "made"), IMAGES, require_labels=True)
     assert (len(made.train), len(made.test), made.held_out) == (40, 10, False)
     assert made.train.labels.bincount().tolist() == [20, 20]
     picture = Image.open(tmp_path / "made" / "train" / "red" / "red_00003.jpg")

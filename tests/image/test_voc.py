@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bt_multimodal.decoding import DecodedRecords
-from bt_multimodal.records import DataError
+from bt_multimodal.data.decoding import DecodedRecords
+from bt_multimodal.data.records import DataError
 from encoders.image.voc import open_voc
 
 LISTS = "ImageSets/Main"

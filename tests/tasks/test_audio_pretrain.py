@@ -5,7 +5,7 @@ import pytest
 import soundfile
 import torch
 
-from bt_multimodal.checkpoint import load_encoder
+from bt_multimodal.encoder_file import load_encoder
 from tasks import audio_pretrain
 
 SMALL = ["fit", "--config", "configs/audio/speech_commands_cpu.yaml", "--trainer.max_epochs", "2",

@@ -1,9 +1,9 @@
-"""The sweep's command line: what it prints, keeps and returns. The runs themselves: tests/test_sweep.py."""
+"""The sweep's command line: what it prints, keeps and returns (its runs: tests/commands/test_sweep.py)."""
 
 import pytest
 
-from bt_multimodal import sweep
-from bt_multimodal.report import Comparison, load_comparison, save_comparison
+from bt_multimodal.commands import sweep
+from bt_multimodal.evaluation.report import Comparison, load_comparison, save_comparison
 from tasks import image_ablations
 
 BASE = "configs/image/ablations_miniature.yaml"

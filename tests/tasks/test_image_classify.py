@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from bt_multimodal.checkpoint import export_encoder
+from bt_multimodal.encoder_file import export_encoder
 from encoders.image.encoders import ConvNet
 from tasks import image_classify
 

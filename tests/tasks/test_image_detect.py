@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from bt_multimodal.checkpoint import export_encoder
-from encoders.image.annotations import open_annotated
-from encoders.image.detection_data import TestPictures, TrainPictures
+from bt_multimodal.encoder_file import export_encoder
+from encoders.image.detection.annotations import open_annotated
+from encoders.image.detection.data import TestPictures, TrainPictures
 from encoders.image.encoders import ConvNet, TorchvisionEncoder
 from tasks import image_detect
 

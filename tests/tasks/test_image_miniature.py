@@ -2,7 +2,7 @@
 
 import pytest
 
-from bt_multimodal.report import Comparison, save_comparison
+from bt_multimodal.evaluation.report import Comparison, save_comparison
 from tasks import image_miniature as miniature
 from tests.test_configs import parser_of
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from bt_multimodal.checkpoint import load_encoder
+from bt_multimodal.encoder_file import load_encoder
 from tasks import image_linear, image_pretrain
 
 DIGITS = ["fit", "--config", "configs/image/digits.yaml", "--trainer.max_epochs", "2",

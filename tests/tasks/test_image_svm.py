@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch.nn.functional import adaptive_avg_pool2d
 
-from bt_multimodal.checkpoint import export_encoder, load_encoder
-from bt_multimodal.decoding import DecodedRecords
-from bt_multimodal.features import extract_features
-from bt_multimodal.svm_probe import mean_average_precision, svm_probe
+from bt_multimodal.data.decoding import DecodedRecords
+from bt_multimodal.encoder_file import export_encoder, load_encoder
+from bt_multimodal.evaluation.features import extract_features
+from bt_multimodal.evaluation.svm_probe import mean_average_precision, svm_probe
 from encoders.image.encoders import ConvNet
 from encoders.image.supervised_views import ClassificationViews
 from encoders.image.voc import open_voc

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bt_multimodal import run_checkpoints, safe_files
+from bt_multimodal import safe_files
 from bt_multimodal.errors import TRY_AGAIN
+from bt_multimodal.training import run_checkpoints
 from tasks import audio_pretrain, image_pretrain
 
 # Four steps an epoch; the encoder draws from torch's generator and from numpy's.

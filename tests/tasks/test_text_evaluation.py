@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from bt_multimodal.checkpoint import export_encoder
-from bt_multimodal.report import load_comparison
+from bt_multimodal.encoder_file import export_encoder
+from bt_multimodal.evaluation.report import load_comparison
 from encoders.text.bag import BagOfNgrams
-from encoders.text.sts import cosines
+from encoders.text.evaluation.sts import cosines
 from encoders.text.views import TextViews
 from tasks import seeds, text_probe, text_sts
 
@@ -139,9 +139,9 @@ def test_probes_are_kept(tmp_path, encoder, labelled, capsys):
 
 
 def test_sentevals_protocol(tmp_path, encoder, labelled, capsys):
+    from encoders.text.evaluation.senteval import Samples, protocol
     from encoders.text.loading import load_text_encoder
     from encoders.text.sentences import SentenceEncoder
-    from encoders.text.senteval import Samples, protocol
 
     out = tmp_path / "table"
     argv = ["--senteval", "--encoder", str(tmp_path / "run"), "--data.source", labelled]

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from bt_multimodal.checkpoint import load_encoder
+from bt_multimodal.encoder_file import load_encoder
 from encoders.text.docstrings import docstrings
 from tasks import text_pretrain
 

@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from bt_multimodal.checkpoint import export_encoder
+from bt_multimodal.encoder_file import export_encoder
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from bt_multimodal.checkpoint import export_encoder
+from bt_multimodal.encoder_file import export_encoder
 from encoders.text.exchange import save_sentence_transformer
 from encoders.text.pretrained import PretrainedText
 from encoders.text.sentences import SentenceEncoder

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bt_multimodal.checkpoint import export_encoder
+from bt_multimodal.encoder_file import export_encoder
 from encoders.text.bag import BagOfNgrams
 from encoders.text.loading import load_text_encoder
 from encoders.text.pretrained import PretrainedText

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bt_multimodal.probes import knn
+from bt_multimodal.evaluation.probes import knn
 from encoders.text.tfidf import TfidfSvd, contents, tfidf_baselines
 
 WORDS = {0: "stock market bank price trade", 1: "goal match team player coach"}

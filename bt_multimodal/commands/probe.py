@@ -1,0 +1,159 @@
+"""The command line that the evaluation tasks share: a frozen encoder, weighted kNN and linear probes.
+
+Nothing heavy is imported until there is something to do.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bt_multimodal.commands.cli import fail
+
+if TYPE_CHECKING:
+    from bt_multimodal.data.records import Records
+    from bt_multimodal.encoder_file import LoadedEncoder
+    from bt_multimodal.evaluation.features import FeatureTable
+    from bt_multimodal.modality import Modality
+    from bt_multimodal.views import AugmentationSet
+
+
+def _parser(doc: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--encoder", required=True, help="run directory or encoder.safetensors")
+    parser.add_argument("--data.source", dest="source", required=True)
+    for key in ("content_column", "label_column", "train_split", "test_split"):
+        parser.add_argument(f"--data.{key}", dest=key, help="found by convention if not given")
+    parser.add_argument("--per_class", type=int, nargs="*", default=[10], help="labels a class (default 10)")
+    parser.add_argument("--draws", type=int, default=5, help="label draws (default 5)")
+    parser.add_argument("--k", type=int, default=20, help="neighbours (default 20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the label draws and the untrained weights")
+    parser.add_argument("--no_linear", action="store_true", help="leave out the probe on all labels")
+    parser.add_argument("--mlp", action="store_true", help="add the MLPs of HEAR's recipe (minutes)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--run_dir", type=Path, help="where to keep table.txt and table.json")
+    parser.add_argument("--save_features", help="folder for train.safetensors and test.safetensors")
+    return parser
+
+
+def probe(
+    doc: str,
+    modality: "Callable[[], Modality]",
+    argv: Sequence[str] | None = None,
+    load: "Callable[..., LoadedEncoder] | None" = None,
+) -> int:
+    """Run an evaluation task's command line.
+
+    Args:
+        doc: the task's docstring: what a bare command and ``--help`` print.
+        modality: a function giving the `Modality` (its imports wait until they are needed).
+        argv: arguments after the script's name.
+        load: as in `representations`.
+
+    Returns:
+        The exit status: 0, or 2 after one line on standard error.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv:
+        print(doc.strip())
+        return 0
+    arguments = _parser(doc).parse_args(argv)
+    try:
+        print(_evaluate(arguments, modality(), load))
+    except (ValueError, OSError) as error:
+        return fail(str(error))
+    return 0
+
+
+def representations(
+    encoder: str | Path,
+    records: "Sequence[Records]",
+    modality: "Modality",
+    raw: bool = True,
+    untrained: bool = True,
+    device: str = "cpu",
+    views: "AugmentationSet | None" = None,
+    batch_size: int = 256,
+    load: "Callable[..., LoadedEncoder] | None" = None,
+) -> "dict[str, list[FeatureTable]]":
+    """What an exported encoder makes of several sets of records, by name.
+
+    Args:
+        encoder: run directory or ``encoder.safetensors``.
+        raw: beside it the modality's raw features.
+        untrained: beside it the same class with fresh weights.
+        device: where to run.
+        views: whose ``clean`` views it is given; those it was trained with by default.
+        batch_size: samples that go through the encoder at once.
+        load: opens ``encoder``, with the arguments of `checkpoint.load_encoder`, which it is by default.
+
+    Raises:
+        ValueError: no such encoder, one that does not take these records, or too many damaged.
+    """
+    from torch import nn
+
+    from bt_multimodal.data.decoding import DecodedRecords
+    from bt_multimodal.encoder_file import load_encoder
+    from bt_multimodal.evaluation.features import extract_features, raw_tables
+
+    load = load or load_encoder
+    trained, own_views = load(encoder)
+    given = own_views if views is None else views
+    parts = [DecodedRecords(part, given.decode) for part in records]
+
+    def features(encoder: nn.Module) -> "list[FeatureTable]":
+        return [extract_features(encoder, given, part, batch_size, device) for part in parts]
+
+    tables: dict[str, list[FeatureTable]] = {}
+    if raw:
+        tables |= raw_tables(modality, given, parts)
+    if untrained:
+        tables["untrained encoder"] = features(load(encoder, weights=False).encoder)
+    return {**tables, "trained encoder": features(trained)}
+
+
+def _evaluate(
+    arguments: argparse.Namespace, modality: "Modality", load: "Callable[..., LoadedEncoder] | None"
+) -> str:
+    import torch
+
+    from bt_multimodal.commands.memory import keep_freed_memory
+    from bt_multimodal.data.records import open_source
+    from bt_multimodal.evaluation.features import save_features
+    from bt_multimodal.evaluation.report import check_empty, compare, save_comparison
+
+    keep_freed_memory()
+    sys.path.insert(0, os.getcwd())  # a user's own encoder
+    torch.manual_seed(arguments.seed)
+    if arguments.run_dir:
+        check_empty(arguments.run_dir)
+    splits = open_source(
+        arguments.source,
+        modality,
+        content_column=arguments.content_column,
+        label_column=arguments.label_column,
+        train_split=arguments.train_split,
+        test_split=arguments.test_split,
+        require_labels=True,
+    )
+    tables = representations(arguments.encoder, splits[:2], modality, device=arguments.device, load=load)
+    width = tables["trained encoder"][0].features.shape[1]
+    report = compare(
+        tables, modality.unit, splits.held_out,
+        modality.baselines and partial(modality.baselines, splits.train, splits.test, width),
+        per_class=arguments.per_class, draws=arguments.draws, k=arguments.k, seed=arguments.seed,
+        linear=not arguments.no_linear, mlp=arguments.mlp,
+    )  # fmt: skip
+    if arguments.save_features:
+        folder = Path(arguments.save_features)
+        folder.mkdir(parents=True, exist_ok=True)
+        for split, table in zip(("train", "test"), tables["trained encoder"], strict=True):
+            save_features(folder / f"{split}.safetensors", table)
+    if arguments.run_dir:
+        save_comparison(arguments.run_dir, report)
+    return str(report)

@@ -1,0 +1,164 @@
+"""Many pretraining runs that differ in one thing each, and one table of them all.
+
+An ablation is a YAML file that is laid over a base config. Its header may hold what was published:
+a line ``# paper: 57.3``, top-1 in per cent.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from bt_multimodal.evaluation.report import Comparison
+    from bt_multimodal.modality import Modality
+
+BASELINE = "baseline"
+
+
+class Run(NamedTuple):
+    """One run of a sweep."""
+
+    name: str  # of the ablation
+    seed: int
+    argv: list[str]  # of the pretraining task
+    folder: Path
+    raw: bool = False  # whether the raw features are probed beside it
+    untrained: bool = False  # and the encoder with fresh weights
+
+    @property
+    def ended(self) -> bool:
+        return (self.folder / "table.json").is_file()
+
+
+def published(path: Path) -> float | None:
+    """The figure after ``# paper:`` in a file's header, if there is one."""
+    found = re.search(r"^# paper:\s*([\d.]+)", path.read_text(), re.MULTILINE)
+    return float(found[1]) if found else None
+
+
+def plan(
+    base: Path, ablations: Sequence[Path], seeds: Sequence[int], out: Path, overrides: Sequence[str] = ()
+) -> list[Run]:
+    """The runs of a sweep, the base config's own first.
+
+    Args:
+        base: a config of a pretraining task.
+        ablations: files laid over it, one a row of the table.
+        seeds: of each row.
+        out: runs go to ``out/NAME/seedN``; one that has ended is not done again.
+        overrides: further keys of the pretraining task, for every run, before the ablation's.
+
+    Raises:
+        ValueError: a file that is not there, or two of one name.
+    """
+    for path in (base, *ablations):
+        if not path.is_file():
+            raise ValueError(f"there is no config {str(path)!r}")
+    names = [BASELINE, *(path.stem for path in ablations)]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"several ablations are called {sorted(twice)}")
+    runs = []
+    laid_over: list[list[str]] = [[], *(["--config", str(path)] for path in ablations)]
+    for name, ablation in zip(names, laid_over, strict=True):
+        for seed in seeds:
+            folder = out / name / f"seed{seed}"
+            argv = ["fit", "--config", str(base), *overrides, *ablation]
+            argv += ["--seed", str(seed), "--probe.table", "false", "--run_dir", str(folder)]
+            argv += ["--probe.on_collapse", "warn"]  # what a worse loss comes to is the question
+            plain = not ablation
+            runs.append(Run(name, seed, argv, folder, raw=plain and seed == seeds[0], untrained=plain))
+    return runs
+
+
+def perform(run: Run, modality: "Callable[[], Modality]", threads: int) -> str | None:
+    """Train, probe on the test split, leave ``table.json``; what went wrong, if anything did.
+
+    What the run prints goes to ``FOLDER.log``.
+    """
+    import torch
+
+    from bt_multimodal.commands.pretrain import pretrain
+
+    torch.set_num_threads(threads)
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    log = run.folder.with_suffix(".log")
+    with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        if pretrain("", modality, run.argv):
+            file.flush()
+            return next(
+                (line for line in reversed(log.read_text().splitlines()) if "error:" in line), str(log)
+            )
+        try:
+            _measure(run, modality())
+        except (ValueError, RuntimeError) as error:  # such as features that are not finite
+            return str(error)
+    return None
+
+
+def _measure(run: Run, modality: "Modality") -> None:
+    import torch
+    import yaml
+
+    from bt_multimodal.commands.probe import representations
+    from bt_multimodal.data.records import open_source
+    from bt_multimodal.evaluation.report import compare, save_comparison
+
+    data = yaml.safe_load((run.folder / "config.yaml").read_text())["data"]
+    keys = ("source", "content_column", "label_column", "train_split", "test_split")
+    splits = open_source(modality=modality, **{key: data.get(key) for key in keys}, require_labels=True)
+    torch.manual_seed(run.seed)
+    tables = representations(run.folder, splits[:2], modality, run.raw, run.untrained)
+    save_comparison(run.folder, compare(tables, modality.unit, splits.held_out, per_class=[], seed=run.seed))
+
+
+def sweep(runs: Sequence[Run], modality: "Callable[[], Modality]", processes: int) -> dict[Path, str]:
+    """Perform the runs that have not ended, several at once; the reasons of those that failed.
+
+    Args:
+        modality: a function at the top level of its module giving the `Modality`.
+        processes: how many run side by side; they share the CPU's cores.
+    """
+    left = [run for run in runs if not run.ended]
+    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    failed: dict[Path, str] = {}
+    # Spawned, and kept: a process that has trained imports nothing for its next run.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(perform, run, modality, threads): run for run in left}
+        for done, future in enumerate(as_completed(futures), start=1):
+            run = futures[future]
+            if reason := future.result():
+                failed[run.folder] = reason
+            print(
+                f"{done}/{len(left)}  {run.name}, seed {run.seed}" + (f": {reason}" if reason else ""),
+                flush=True,
+            )
+    return failed
+
+
+def table(runs: Sequence[Run], ablations: Sequence[Path], base: Path) -> "Comparison":
+    """Mean and sample standard deviation over the seeds of every row, beside the published figure.
+
+    Rows without a single run that ended are left out.
+    """
+    from bt_multimodal.evaluation.report import Comparison, load_comparison, spread
+
+    figures = {BASELINE: published(base), **{path.stem: published(path) for path in ablations}}
+    title, rows = "", {}
+    for name, paper in figures.items():
+        found: dict[str, list[dict]] = {}
+        for comparison in (load_comparison(run.folder) for run in runs if run.name == name and run.ended):
+            title = comparison.title
+            for row, cells in comparison.rows.items():
+                found.setdefault(row, []).append(cells)
+        for row, each in found.items():
+            summary = {column: spread([cells[column][0] for cells in each]) for column in each[0]}
+            trained = row == "trained encoder"
+            if trained and paper is not None:
+                summary["paper"] = (paper, None)
+            rows[name if trained else row] = summary
+    return Comparison(f"{title}; mean ± standard deviation over seeds", rows)

@@ -1,0 +1,149 @@
+"""The files that a stream reads.
+
+Each is ``(name, read)``: ``read()`` gives the contents of one row after the other, one or more a row.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from bt_multimodal.data import tars
+from bt_multimodal.data.columns import (
+    DataError,
+    check_contents,
+    find_column,
+    find_contents,
+    joined,
+    there_are,
+)
+from bt_multimodal.data.rows import ROW_FILES, cell_text, read_rows
+from bt_multimodal.data.tables import Asked, load_from_hub, split_by_cell, split_files, table_files
+
+File = tuple[str, Callable[[], Iterator[Sequence[Any]]]]
+_READ = 64  # rows at a time
+
+
+def local_files(path: Path, split: str, asked: Asked) -> list[File]:
+    """Those of a split: Parquet or tar files in a folder, or one; of inline contents also files of rows.
+
+    Raises:
+        DataError: there are none, no such split, or no content in the first of them.
+    """
+    root, found = (path, sorted(path.rglob("*"))) if path.is_dir() else (path.parent, [path])
+    hidden = [any(part[0] == "." for part in file.relative_to(root).parts) for file in found]
+    shown = [file for file, no in zip(found, hidden, strict=True) if not no and file.is_file()]
+    kinds = (".parquet", ".tar")
+    files = next(filter(None, ([f for f in shown if f.suffix.lower() == kind] for kind in kinds)), [])
+    if not files and asked.inline:
+        known = table_files(path, ROW_FILES) if path.is_dir() else shown
+        if rows := [file for file in known if file.suffix.lower() in ROW_FILES]:
+            return _row_files(path, rows, split, asked)
+        raise DataError(f"{str(path)!r} has no Parquet, tar, {', '.join(ROW_FILES)} file to stream")
+    if not files:
+        raise DataError(f"{str(path)!r} has no Parquet or tar file to stream")
+    files = _of_split(path, split_files(files, root, asked.named), split)
+    read: Callable[[Path], Iterator[Sequence[Any]]]
+    if files[0].suffix.lower() == ".parquet":
+        import pyarrow.parquet as pq
+
+        read = partial(_parquet_rows, _groups(pq.read_schema(files[0]), asked.contents, str(path), asked))
+    else:
+        members = asked.members()
+        there = dict.fromkeys(extension for sample in tars.samples(files[0]) for extension in sample)
+        find_column("content", asked.content, members, list(there), files[0].name)
+        read = partial(_tar_rows, [asked.content] if asked.content else members)
+    return [(str(file.relative_to(root)), partial(read, file)) for file in files]
+
+
+def hub_files(source: str, split: str, asked: Asked) -> list[File]:
+    """Those of a hub dataset's split.
+
+    Raises:
+        DataError: they have no content.
+    """
+    import pyarrow as pa
+
+    rows = load_from_hub(source, split=split, streaming=True)
+    features = rows.features or {}
+    if features or not asked.inline:
+        schema = getattr(features, "arrow_schema", pa.schema([]))
+    else:  # files of rows, of which the hub does not say what is in them
+        schema = pa.Table.from_pylist(list(rows.take(_READ))).schema
+    groups = _groups(schema, (*asked.contents, *asked.members()), source, asked)
+    columns = list(dict.fromkeys(chain(*groups)))
+    for column in columns:
+        kind: Any = features.get(column)
+        if hasattr(kind, "decode"):  # Audio, Image: bytes are wanted
+            rows = rows.cast_column(column, dataclasses.replace(kind, decode=False))
+    rows = rows.select_columns(columns).with_format("arrow")
+    n = rows.num_shards
+    return [(f"{source} {split} file {i}", partial(_hub_rows, groups, rows.shard(n, i))) for i in range(n)]
+
+
+def _row_files(path: Path, files: list[Path], split: str, asked: Asked) -> list[File]:
+    line = asked.contents[0]
+    by_cell = split_by_cell(files, line)
+    if not by_cell:
+        files = _of_split(path, split_files(files, files[0].parent, asked.named), split)
+    sample = list(islice(chain.from_iterable(read_rows(file, line, inline=True) for file in files), _READ))
+    if not sample:
+        raise DataError(f"{str(path)!r} has no records")
+    columns = list(dict.fromkeys(name for row in sample for name in row))
+    if by_cell and split != "train" and "split" not in columns:
+        raise DataError(f"{str(path)!r} has no split {split!r}; {there_are('splits', [split], ['train'])}")
+    groups = find_contents(asked.content, asked.contents, columns, str(path), inline=True)
+    read = partial(_rows, groups, line, split if by_cell else None)
+    return [(file.name, partial(read, file)) for file in files]
+
+
+def _of_split(path: Path, splits: Mapping[str, list[Path]], split: str) -> list[Path]:
+    if len(splits) == 1 and split == "train":
+        return next(iter(splits.values()))
+    if split in splits:
+        return splits[split]
+    raise DataError(f"{str(path)!r} has no split {split!r}; {there_are('splits', [split], list(splits))}")
+
+
+def _groups(schema: Any, known: Sequence[str], where: str, asked: Asked) -> list[list[str]]:
+    groups = find_contents(asked.content, known, schema.names, where, asked.inline)
+    if asked.inline:
+        check_contents({name: schema.field(name).type for name in chain(*groups)}, where, inline=True)
+    return groups
+
+
+def _rows(groups: list[list[str]], line: str, split: str | None, file: Path) -> Iterator[Sequence[Any]]:
+    for row in read_rows(file, line, inline=True):
+        if split is None or (cell_text(row.get("split")) or "train") == split:
+            for name in chain(*groups):
+                if isinstance(row.get(name), list | dict):
+                    kind = type(row[name]).__name__
+                    raise DataError(f"column {name!r} of {file.name} holds a {kind}, not texts")
+            yield [joined([cell_text(row.get(name)) for name in group]) for group in groups]
+
+
+def _parquet_rows(groups: list[list[str]], file: Path) -> Iterator[Sequence[Any]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as table:
+        for batch in table.iter_batches(_READ, columns=list(dict.fromkeys(chain(*groups)))):
+            yield from _contents(groups, batch)
+
+
+def _tar_rows(extensions: Sequence[str], file: Path) -> Iterator[Sequence[Any]]:
+    for sample in tars.samples(file):
+        yield [tars.first(sample, extensions)]
+
+
+def _hub_rows(groups: list[list[str]], rows: Any) -> Iterator[Sequence[Any]]:
+    # Iterated over itself, in a loader's process it would take a share of its own.
+    for table in rows.iter(_READ):
+        yield from _contents(groups, table)
+
+
+def _contents(groups: list[list[str]], table: Any) -> Iterator[Sequence[Any]]:
+    cells = {name: table.column(name).to_pylist() for name in chain(*groups)}
+    for row in range(len(table)):
+        yield [joined([cells[name][row] for name in group]) for group in groups]

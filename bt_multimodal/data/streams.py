@@ -1,0 +1,271 @@
+"""Sources too large for a disk: records arrive in order, a part at a time, and are trained on as they do.
+
+A chunk of records at a time is held undecoded in memory, shuffled, and cut into batches; what is left
+of it goes into the next. The policy for damaged records and the views are those of `TwinDataset`.
+"""
+
+import copy
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from bt_multimodal.data.batches import TwinDataset, as_is, shuffled
+from bt_multimodal.data.columns import DataError
+from bt_multimodal.data.decoding import DecodedRecords, Tally
+from bt_multimodal.data.records import Part, Records
+from bt_multimodal.data.stream_files import hub_files, local_files
+from bt_multimodal.data.tables import Asked, as_content, check_hub_name, nowhere, within
+from bt_multimodal.data.tars import Stretch
+from bt_multimodal.views import AugmentationSet, Views
+
+CHUNK = 2048  # records at a time
+_LARGEST = 2**28  # bytes that are fetched for a record
+Locate = Callable[[str], Path | Stretch | bytes]
+_SERVED, _PACKED = re.compile(r"(https?|hf)://"), re.compile(r"(zip|tar|gzip|bz2|xz|zstd|lz4)://")
+
+
+class Row(NamedTuple):
+    """A record as it is in its file: how to name it, and its content or where that is."""
+
+    name: str
+    cell: Any
+
+
+class Stream:
+    """The training records of a source, row by row.
+
+    Args:
+        source: a hub dataset ``owner/name`` or ``name``, and ``:config`` if it has several, or a
+            Parquet or tar file (WebDataset) or a folder of them.
+        content_columns: looked for in that order when ``content_column`` is not given.
+        split: the hub's name of it; of files, what stands in their names (`tables.split_files`), or
+            where that is nothing in the column ``split`` of inline rows.
+        extensions: likewise, of the members of a tar file's samples (``(".jpg", ".png")``).
+        inline: strings in cells are contents themselves, columns may be compound and text files of rows
+            are sources, as in `open_records`; the records of a row of ``"a,b"`` come one after the other.
+
+    Attributes:
+        files: how many files the records come in.
+
+    Raises:
+        DataError: what is wrong with the source, in one line.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        content_columns: tuple[str, ...],
+        content_column: str | None = None,
+        split: str = "train",
+        extensions: tuple[str, ...] = (),
+        inline: bool = False,
+    ):
+        self.source, self.split = source, split
+        asked = Asked(extensions, content_column, content_columns, None, split != "train", inline)
+        path = Path(source).expanduser()
+        within_folder = partial(within, path if path.is_dir() else path.parent)
+        self._locate: Locate = (
+            as_content if inline else partial(_fetched, within_folder if path.exists() else nowhere)
+        )
+        try:
+            if not path.exists():
+                check_hub_name(source)
+            self._files = (
+                local_files(path, split, asked) if path.exists() else hub_files(source, split, asked)
+            )
+        except DataError:
+            raise
+        except Exception as error:  # the hub's client, HTTP, the cache and the builders all have their own
+            raise DataError(f"cannot stream {source!r}: {error}") from error
+        self.files = len(self._files)
+
+    def rows(self, seed: int, epoch: int, part: int = 0, parts: int = 1) -> Iterator[Row]:
+        """One of ``parts`` parts of a pass; every record is in exactly one of them.
+
+        The order of the files depends on (seed, epoch).
+
+        Raises:
+            DataError: a file that cannot be read.
+        """
+        for file, first, step in _share(shuffled(self.files, seed, epoch).tolist(), part, parts):
+            name, read = self._files[file]
+            try:
+                for i, cells in islice(enumerate(read()), first, None, step):
+                    for cell in cells:
+                        yield Row(f"{name} row {i}", cell.read_bytes() if isinstance(cell, Stretch) else cell)
+            except DataError:
+                raise
+            except Exception as error:  # as above
+                raise DataError(f"cannot read {name}: {type(error).__name__}: {error}") from error
+
+    def records(self, rows: Sequence[Row]) -> Records:
+        """Rows as records without labels."""
+        return _Held(rows, self._locate)
+
+    def first(self, seed: int) -> Records:
+        """The first records of the first pass, to measure and try on.
+
+        Raises:
+            DataError: there are none.
+        """
+        rows = list(islice(self.rows(seed, 0), CHUNK))
+        if not rows:
+            raise DataError(f"{self.source!r} has no records")
+        return self.records(rows)
+
+
+class _Held(Records):
+    """Records in memory, each under the name it came with."""
+
+    def __init__(self, rows: Sequence[Row], locate: Locate):
+        n = len(rows)
+        part = Part([row.cell for row in rows], locate, "")
+        super().__init__([part], torch.arange(n), torch.full((n,), -1), [])
+        self._names = [row.name for row in rows]
+
+    def name(self, i: int) -> str:
+        return self._names[int(self._rows[i])]
+
+
+def _fetched(locate: Callable[[str], Path | Stretch], path: str) -> Path | Stretch | bytes:
+    """What is on another machine; a path within the folder."""
+    if "://" not in path:
+        return locate(path)
+    *packed, served = path.split("::")  # as fsspec chains them
+    if not (_SERVED.match(served) and all(map(_PACKED.match, packed))):
+        return nowhere(path)
+    import fsspec
+
+    with fsspec.open(path, "rb") as file:
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise OSError(f"more than {_LARGEST:,} bytes")
+    return content
+
+
+def _share(files: list[int], part: int, parts: int) -> list[tuple[int, int, int]]:
+    """The files of which a part reads every ``step``-th record from ``first``: ``(file, first, step)``.
+
+    As many whole files as every part can have; those left over are read by as few parts as possible.
+    """
+    whole = len(files) // parts * parts
+    left = files[whole:]
+    groups = math.gcd(len(left), parts)
+    shared = [(file, part // groups, parts // groups) for file in left[part % groups :: groups]]
+    return [(file, 0, 1) for file in files[part:whole:parts]] + shared
+
+
+class TwinStream(IterableDataset):
+    """Batches of twin views of a stream: `Views` of `Drawn`.
+
+    Every rank, and in it every loader process, reads a part of the stream of its own. In a pass each
+    of its records is in one batch, but for those that do not fill the last. Every view depends on
+    (seed, epoch, rank, worker, place in its part of the stream), so other numbers of workers or ranks
+    give other views.
+
+    Args:
+        stream: where records come from; it begins anew when it ends before the epoch does.
+        augmentations: see `bt_multimodal.views`.
+        seed: the run's seed.
+        batch_size: of one rank.
+        steps: batches an epoch.
+        epoch: the first epoch.
+        rank, world: this rank and how many there are.
+        start: batches of the first epoch to pass over; their records are read, but not decoded.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        augmentations: AugmentationSet,
+        seed: int,
+        batch_size: int,
+        steps: int,
+        epoch: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        start: int = 0,
+    ):
+        if not 0 <= start <= steps:
+            raise ValueError(f"start is a number of batches from 0 to {steps}, not {start}")
+        self.stream, self.augmentations, self.seed = stream, augmentations, seed
+        self.batch_size, self.steps, self.epoch, self.start = batch_size, steps, epoch, start
+        self.rank, self.world = rank, world
+
+    def __iter__(self) -> Iterator[Views]:
+        info = get_worker_info()
+        workers = info.num_workers if info else 1
+        # A loader takes its processes in turn from the first, so the one that is next comes first.
+        worker = ((info.id if info else 0) + self.start) % workers
+        done, whole = (len(range(worker, end, workers)) for end in (self.start, self.steps))
+        if done < whole:
+            for dataset, keys in islice(self._batches(worker, workers), done, whole):
+                yield dataset.__getitems__(keys)
+
+    def _batches(self, worker: int, workers: int) -> Iterator[tuple[TwinDataset, list[tuple[int, int]]]]:
+        """This part's batches without end; nothing is decoded."""
+        part, parts = self.rank * workers + worker, self.world * workers
+        tally, chunks, again = Tally(), 0, 0
+        while True:
+            # A second pass within an epoch takes the files in another order.
+            rows = self.stream.rows(self.seed, self.epoch + 1000 * again, part, parts)
+            held: list[Row] = []
+            again, before = again + 1, chunks
+            while new := list(islice(rows, CHUNK)):
+                held += new
+                if len(held) < self.batch_size:
+                    continue
+                records = DecodedRecords(self.stream.records(held), self.augmentations.decode, tally=tally)
+                dataset = TwinDataset(records, self.augmentations, self.seed)
+                key = (self.epoch * parts + part) * 4096 + chunks
+                order = shuffled(len(held), self.seed, key).tolist()
+                cut = len(held) - len(held) % self.batch_size
+                for at in range(0, cut, self.batch_size):
+                    yield dataset, [(key, i) for i in order[at : at + self.batch_size]]
+                held = [held[i] for i in order[cut:]]
+                chunks += 1
+            if chunks == before:
+                raise DataError(
+                    f"a part of {self.stream.source!r} has fewer than a batch of {self.batch_size} records: "
+                    "use fewer workers or a smaller batch"
+                )
+
+
+class StreamLoader:
+    """A loader whose every pass is the next epoch; only the first has the dataset's ``start``.
+
+    Args:
+        dataset: what to load; its ``epoch`` counts up.
+        num_workers: loader processes.
+    """
+
+    def __init__(self, dataset: TwinStream, num_workers: int = 0, pin_memory: bool = False):
+        self.dataset = dataset
+        self._options: dict[str, Any] = {
+            "batch_size": None, "collate_fn": as_is, "num_workers": num_workers, "pin_memory": pin_memory,
+        }  # fmt: skip
+        stream, parts = dataset.stream, dataset.world * max(1, num_workers)
+        if stream.files < parts and dataset.rank == 0:
+            times = parts // math.gcd(stream.files, parts)
+            warnings.warn(
+                f"{stream.source!r} has {stream.files} file(s) for {dataset.world} rank(s) with "
+                f"{max(1, num_workers)} loader process(es) each: every file is read {times} times over",
+                stacklevel=2,
+            )
+
+    def __len__(self) -> int:
+        return self.dataset.steps
+
+    def __iter__(self) -> Iterator[Views]:
+        dataset = copy.copy(self.dataset)
+        # Now: a pass may be left before its end.
+        self.dataset.epoch, self.dataset.start = self.dataset.epoch + 1, 0
+        yield from DataLoader(dataset, **self._options)

@@ -1,0 +1,65 @@
+"""BatchNorm with the statistics of the batch on all ranks, on CPUs as well."""
+
+import torch
+from torch import Tensor, nn
+
+from bt_multimodal.distributed.collectives import sum_across_ranks, world_size
+
+
+class CpuSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """What ``nn.SyncBatchNorm`` is, on CPUs, which that refuses; for ranks whose batches differ in size.
+
+    In one process, or in evaluation mode, an ordinary BatchNorm.
+
+    Raises:
+        ValueError: one value a channel on all ranks together.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[n, C, ...]`` to the same, normalised over the rows (and places) of all ranks."""
+        if not self.training or world_size() == 1:
+            return super().forward(input)
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
+        over = [0, *range(2, x.ndim)]
+        shape = [1, -1, *[1] * (x.ndim - 2)]
+        count = sum_across_ranks(x.new_tensor(x.numel() // x.shape[1]))
+        if count < 2:
+            raise ValueError(f"BatchNorm needs more than one value a channel, got {list(input.shape)} in all")
+        mean = sum_across_ranks(x.sum(over)) / count
+        centred = x - mean.view(shape)
+        variance = sum_across_ranks(centred.square().sum(over)) / count
+        self._track(mean, variance * count / (count - 1))
+        x = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            x = x * self.weight.view(shape) + self.bias.view(shape)
+        return x.to(input.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, unbiased: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked += 1
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"BatchNorm takes [n, C, ...], got {list(input.shape)}")
+
+
+def synchronise_batch_norm(module: nn.Module, device_type: str) -> nn.Module:
+    """Make every BatchNorm in ``module`` one over all ranks; weights, statistics and names stay.
+
+    Args:
+        device_type: where it will run, ``"cpu"`` or ``"cuda"``.
+
+    Returns:
+        ``module``, or its replacement where it is a BatchNorm itself.
+    """
+    if device_type != "cpu":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for part in module.modules():
+        if type(part) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+            part.__class__ = CpuSyncBatchNorm  # the same attributes: nothing has to be copied
+    return module

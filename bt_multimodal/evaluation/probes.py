@@ -1,0 +1,335 @@
+"""Feature-space maths: what frozen features are worth, and whether they have collapsed.
+
+Legend: ``N`` labelled samples, ``Q`` queries, ``F`` features, ``K`` classes. Features are
+``[N, F]`` floating point, labels ``[N]`` integers from 0, on one device.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the usual name)
+from torch import Tensor
+
+from bt_multimodal.draws import uniforms
+from bt_multimodal.evaluation.features import FeatureTable
+from bt_multimodal.evaluation.mlp_probe import mlp_probe
+
+_FLOAT32_FROM = 20_000  # rows from which the linear probe is solved in float32
+_MAX_ITERATIONS = 2000
+_PURPOSE = 101  # the few labels' own random numbers; 0 and 1 are the two views'
+
+
+def _check(features: Tensor, labels: Tensor | None = None, queries: Tensor | None = None) -> None:
+    for name, x in (("features", features), ("queries", queries)):
+        if x is None:
+            continue
+        if x.ndim != 2 or x.shape[0] == 0 or not x.is_floating_point():
+            raise ValueError(f"{name} must be floating point [N, F], N > 0; got {x.dtype} {list(x.shape)}")
+        if not x.isfinite().all():
+            raise ValueError(f"{name} hold NaN or infinity")
+    if queries is not None and queries.shape[1] != features.shape[1]:
+        raise ValueError(f"queries have {queries.shape[1]} features, the training set {features.shape[1]}")
+    if labels is not None:
+        _check_labels(labels)
+        if len(labels) != len(features):
+            raise ValueError(f"{len(features)} features but {len(labels)} labels")
+        if len(labels) and int(labels.min()) < 0:
+            raise ValueError("labels are numbered from 0; a negative one stands for none")
+
+
+def _check_labels(labels: Tensor) -> None:
+    if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"labels must be integers [N], got {labels.dtype} {list(labels.shape)}")
+
+
+def accuracy(predictions: Tensor, labels: Tensor) -> float:
+    """Share of predictions ``[Q]`` that equal ``labels [Q]``, in per cent."""
+    if predictions.shape != labels.shape or predictions.ndim != 1 or len(labels) == 0:
+        raise ValueError(
+            f"needs as many predictions as labels, got {list(predictions.shape)} and {list(labels.shape)}"
+        )
+    return 100 * (predictions == labels).double().mean().item()
+
+
+def knn(
+    bank: Tensor,
+    bank_labels: Tensor,
+    queries: Tensor,
+    k: int = 20,
+    temperature: float = 0.1,
+    classes: int | None = None,
+) -> Tensor:
+    """Weighted k nearest neighbours by cosine similarity ``s``.
+
+    Each of the ``k`` most similar bank entries votes for its label with weight
+    ``exp(s / temperature)`` (Wu et al., "Unsupervised feature learning via non-parametric instance
+    discrimination", 2018, section 3.4). Equal votes go to the lower label.
+
+    Args:
+        bank, bank_labels: ``[N, F]`` and ``[N]``.
+        queries: ``[Q, F]``; taken in chunks, so that memory is bounded for any ``Q``.
+        classes: ``K``; by default one more than the largest label.
+
+    Returns:
+        Predicted labels ``[Q]`` int64.
+    """
+    _check(bank, bank_labels, queries)
+    if not 1 <= k <= len(bank):
+        raise ValueError(f"k = {k} neighbours of a bank of {len(bank)}")
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, not {temperature}")
+    highest = int(bank_labels.max())
+    classes = highest + 1 if classes is None else classes
+    if highest >= classes:
+        raise ValueError(f"label {highest} with {classes} classes")
+    bank = F.normalize(bank, dim=1)
+    chunks = queries.to(bank.dtype).split(max(1, 2**24 // len(bank)))
+    cosines = (F.normalize(chunk, dim=1) @ bank.T for chunk in chunks)
+    return torch.cat([vote(cosine, bank_labels, k, temperature, classes) for cosine in cosines])
+
+
+def vote(cosines: Tensor, bank_labels: Tensor, k: int, temperature: float, classes: int) -> Tensor:
+    """`knn` from ``cosines [Q, N]`` of queries and bank."""
+    nearest, neighbours = cosines.topk(k, dim=1)
+    # Relative to the nearest one: the same vote, and no overflow at a small temperature.
+    weights = ((nearest - nearest[:, :1]) / temperature).exp()
+    votes = weights.new_zeros(len(cosines), classes)
+    return votes.scatter_add_(1, bank_labels.long()[neighbours], weights).argmax(1)
+
+
+def feature_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) standard deviation of every dimension, ``[F]`` each, in float64."""
+    _check(features)
+    wide = features if len(features) > _FLOAT32_FROM else features.double()
+    variance, mean = torch.var_mean(wide, dim=0, correction=0)
+    return mean.double(), variance.double().sqrt()
+
+
+def _standardise(x: Tensor, statistics: tuple[Tensor, Tensor], dtype: torch.dtype) -> Tensor:
+    """``(x - mean) / std``; dimensions that are constant up to rounding become 0."""
+    mean, std = statistics
+    factor = torch.where(std > 1e-6 * mean.abs(), std, math.inf).reciprocal()
+    return (x.to(dtype) - mean.to(dtype)) * factor.to(dtype)
+
+
+def fit_linear(features: Tensor, labels: Tensor, classes: int, c: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Multinomial logistic regression, solved to convergence.
+
+    Minimises, with scikit-learn's meaning of ``C``, ::
+
+        0.5 |W|^2 + c * sum_n cross_entropy(W x_n + b, y_n)        (b is not penalised)
+
+    by full-batch L-BFGS with a strong Wolfe line search from zero, in the features' dtype. For two
+    classes scikit-learn penalises one vector ``w = W_1 - W_0``; the softmax's minimum has
+    ``W_1 = -W_0``, so ``c / 2`` here gives the same classifier, and that is what is used.
+
+    Returns:
+        ``W [K, F]`` and ``b [K]``, the latter with zero sum.
+    """
+    _check(features, labels)
+    if c <= 0:
+        raise ValueError(f"c must be positive, not {c}")
+    if classes < 2 or int(labels.max()) >= classes:
+        raise ValueError(f"needs labels below classes, and classes >= 2; got {int(labels.max())}, {classes}")
+    labels = labels.long()
+    penalty = 0.5 / ((c / 2 if classes == 2 else c) * len(features))
+    weight = features.new_zeros(classes, features.shape[1], requires_grad=True)
+    bias = features.new_zeros(classes, requires_grad=True)
+    double = features.dtype == torch.float64
+    solver = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=_MAX_ITERATIONS,
+        tolerance_grad=1e-7 if double else 1e-6,
+        tolerance_change=1e-14 if double else 1e-9,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+
+    def objective() -> Tensor:  # divided by c N, so that the tolerances mean the same for any N
+        solver.zero_grad()
+        loss = F.cross_entropy(F.linear(features, weight, bias), labels) + penalty * weight.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        solver.step(objective)
+        objective()
+    slope = max(float(p.grad.abs().max()) for p in (weight, bias) if p.grad is not None)
+    if not slope < 1e-4:
+        warnings.warn(
+            f"the linear probe has not converged (gradient {slope:.1g}); a smaller c helps",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return weight.detach(), bias.detach()
+
+
+def linear_probe(
+    features: Tensor,
+    labels: Tensor,
+    queries: Tensor,
+    c: float = 1.0,
+    statistics: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Predictions ``[Q]`` of multinomial logistic regression (`fit_linear`) on standardised features.
+
+    Args:
+        features, labels: ``[N, F]`` and ``[N]``. Up to 20,000 rows it is solved in float64,
+            beyond in float32.
+        queries: ``[Q, F]``.
+        c: inverse strength of the L2 penalty, as in scikit-learn.
+        statistics: mean and standard deviation ``[F]`` to standardise by, such as those of a larger
+            unlabelled set (`feature_statistics`); by default those of ``features``.
+    """
+    _check(features, labels, queries)
+    present, targets = labels.long().unique(return_inverse=True)
+    if len(present) < 2:
+        raise ValueError(f"a linear probe needs 2 classes or more, got only label {int(present[0])}")
+    statistics = feature_statistics(features) if statistics is None else statistics
+    dtype = torch.float32 if len(features) > _FLOAT32_FROM else torch.float64
+    weight, bias = fit_linear(_standardise(features, statistics, dtype), targets, len(present), c)
+    rows = queries.split(_FLOAT32_FROM)
+    scores = [F.linear(_standardise(chunk, statistics, dtype), weight, bias) for chunk in rows]
+    return present[torch.cat([score.argmax(1) for score in scores])]
+
+
+def few_labels(labels: Tensor, per_class: int, draw: int, seed: int = 0) -> Tensor:
+    """Indices of ``per_class`` samples of every class, class by class: ``[K * per_class]``.
+
+    Sample ``i``'s random number depends on (seed, draw, i) only, so that 10 labels a class are among
+    20 of the same draw. Negative labels stand for none.
+
+    Raises:
+        ValueError: a class has fewer samples than asked for.
+    """
+    _check_labels(labels)
+    if per_class < 1:
+        raise ValueError(f"per_class is 1 or more, not {per_class}")
+    order = uniforms(seed, draw, torch.arange(len(labels)), _PURPOSE, 1)[:, 0].argsort(stable=True)
+    order = order.to(labels.device)
+    shuffled = labels[order]
+    classes, counts = labels[labels >= 0].unique(return_counts=True)
+    if len(classes) == 0:
+        raise ValueError("there are no labels to draw from")
+    if int(counts.min()) < per_class:
+        fewest = int(counts.argmin())
+        raise ValueError(
+            f"{per_class} labels a class asked for, class {int(classes[fewest])} has {int(counts[fewest])}"
+        )
+    return torch.cat([order[shuffled == label][:per_class] for label in classes])
+
+
+def effective_rank(features: Tensor) -> float:
+    """Effective rank of the centred features ``[N, F]``, between 1 and ``min(N - 1, F)``.
+
+    ``exp(-sum_i p_i log p_i)`` with ``p`` the singular values divided by their sum (Roy and Vetterli,
+    "The effective rank: a measure of effective dimensionality", EUSIPCO 2007). 0 if all rows are equal.
+    """
+    _check(features)
+    wide = features.double()
+    singular = torch.linalg.svdvals(wide - wide.mean(0))
+    if singular[0] <= 1e-12 * wide.norm():
+        return 0.0
+    p = singular / singular.sum()
+    return torch.special.entr(p).sum().exp().item()
+
+
+def dead_dimensions(features: Tensor, tol: float = 1e-4) -> float:
+    """Share (0 to 1) of dimensions whose standard deviation over the samples is below ``tol``."""
+    return (feature_statistics(features)[1] < tol).double().mean().item()
+
+
+def pearson(x: Tensor, y: Tensor) -> float:
+    """Linear correlation of ``x [N]`` and ``y [N]``, from -1 to 1.
+
+    Raises:
+        ValueError: not two vectors of one length and two values or more, or one that is constant.
+    """
+    if x.ndim != 1 or x.shape != y.shape or len(x) < 2:
+        raise ValueError(f"a correlation is of two [N], N > 1; got {list(x.shape)} and {list(y.shape)}")
+    a, b = x.double(), y.double()
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise ValueError("a correlation is of numbers, not of NaN or infinity")
+    if (a == a[0]).all() or (b == b[0]).all():
+        raise ValueError("nothing correlates with a constant")
+    a, b = (F.normalize(part - part.mean(), dim=0) for part in (a, b))
+    return (a @ b).clamp(-1, 1).item()
+
+
+def spearman(x: Tensor, y: Tensor) -> float:
+    """Rank correlation of ``x [N]`` and ``y [N]``, from -1 to 1: `pearson` of ranks, averaged over ties.
+
+    Raises:
+        ValueError: as `pearson`.
+    """
+    return pearson(_ranks(x), _ranks(y))
+
+
+def _ranks(x: Tensor) -> Tensor:
+    if not x.isfinite().all():
+        return x  # which `pearson` refuses
+    _, value, count = x.flatten().unique(return_inverse=True, return_counts=True)
+    return (count.cumsum(0) - (count - 1) / 2)[value].view_as(x)
+
+
+def evaluate(
+    train: FeatureTable,
+    test: FeatureTable,
+    per_class: Sequence[int] = (10,),
+    draws: int = 5,
+    k: int = 20,
+    seed: int = 0,
+    linear: bool = True,
+    mlp: bool = False,
+) -> dict[str, tuple[float, float | None]]:
+    """Accuracies in per cent: kNN and linear on all labels, and linear on a few labels a class.
+
+    Args:
+        train: features with labels; rows with label -1 only count in the statistics that all
+            linear probes standardise by.
+        test: held-out features, all labelled.
+        per_class: the numbers of labels a class, each drawn ``draws`` times (`few_labels`).
+        k: neighbours, or all labelled rows where there are fewer.
+        linear: leave the probe on all labels out with ``False`` (slow on wide features).
+        mlp: with the recipe of HEAR on all labels (`mlp_probe`; minutes).
+
+    Returns:
+        ``{"kNN": (accuracy, None), "linear": (accuracy, None), "linear, 10 a class": (mean, std)}``;
+        the sample standard deviation over draws, ``None`` for one draw.
+
+    Raises:
+        ValueError: tables that do not belong together, or a class with fewer labels than asked for.
+    """
+    if train.classes != test.classes:
+        raise ValueError(f"the tables' classes differ: {train.classes} and {test.classes}")
+    if draws < 1:
+        raise ValueError(f"draws is 1 or more, not {draws}")
+    _check(test.features, test.labels)
+    _check_labels(train.labels)
+    statistics = feature_statistics(train.features)
+    known = train.labels >= 0
+    x, y = train.features[known], train.labels[known]
+    _check(x, y, test.features)
+    # First the draws: a class with too few labels is told before the long fits.
+    picks = {count: [few_labels(y, count, draw, seed) for draw in range(draws)] for count in per_class}
+    results: dict[str, tuple[float, float | None]] = {
+        "kNN": (accuracy(knn(x, y, test.features, min(k, len(x))), test.labels), None)
+    }
+    if linear:
+        predicted = linear_probe(x, y, test.features, statistics=statistics)
+        results["linear"] = (accuracy(predicted, test.labels), None)
+    if mlp:
+        results["MLP"] = (accuracy(mlp_probe(x, y, test.features, seed), test.labels), None)
+    for count, indices in picks.items():
+        scores = torch.tensor(
+            [
+                accuracy(linear_probe(x[i], y[i], test.features, statistics=statistics), test.labels)
+                for i in indices
+            ],
+            dtype=torch.float64,
+        )
+        spread = scores.std().item() if draws > 1 else None
+        results[f"linear, {count} a class"] = (scores.mean().item(), spread)
+    return results

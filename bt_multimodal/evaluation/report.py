@@ -1,0 +1,198 @@
+"""What a run shows of itself: curves, a map of the features, a table."""
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+import torch
+
+from bt_multimodal.evaluation.features import FeatureTable
+from bt_multimodal.evaluation.probes import evaluate
+
+_PANELS = (
+    ("loss per dimension", ("loss", "invariance")),
+    ("off-diagonal correlation (rms)", ("rms_off_diagonal",)),
+    ("validation kNN (%)", ("knn",)),
+    ("effective rank of the features", ("effective_rank",)),
+    ("learning rate", ("lr",)),
+)
+_MAP_POINTS = 1000
+
+
+def _columns(metrics: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """Every metric's steps and values; a metric need not be there at every step."""
+    columns: dict[str, tuple[list[float], list[float]]] = {}
+    with metrics.open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if value and name != "step":
+                    steps, values = columns.setdefault(name, ([], []))
+                    steps.append(float(row["step"]))
+                    values.append(float(value))
+    return columns
+
+
+def plot_curves(metrics: Path, path: Path) -> None:
+    """Draw the panels of ``metrics.csv`` that have data."""
+    from matplotlib.figure import Figure
+
+    columns = _columns(metrics)
+    panels = [(title, [n for n in names if n in columns]) for title, names in _PANELS]
+    panels = [(title, names) for title, names in panels if names]
+    figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
+    for i, (title, names) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), i + 1)
+        for name in names:
+            axes.plot(*columns[name], label=name, marker="." if len(columns[name][0]) < 30 else None)
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        if len(names) > 1:
+            axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def plot_features(before: FeatureTable, after: FeatureTable, path: Path, seed: int = 0) -> None:
+    """t-SNE of up to 1,000 samples' features, coloured by label, before and after training."""
+    from matplotlib.figure import Figure
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    n = len(before.labels)
+    chosen = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:_MAP_POINTS]
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    for i, (title, table) in enumerate((("before training", before), ("after training", after))):
+        features = torch.nn.functional.normalize(table.features[chosen]).numpy()
+        perplexity = min(30.0, max(1.0, (len(chosen) - 1) / 3))
+        # Its OpenMP loops are short: on a busy machine several threads wait for each other for minutes.
+        with threadpool_limits(1):
+            points = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(features)
+        labels = table.labels[chosen].numpy()
+        axes = figure.add_subplot(1, 2, i + 1)
+        for label, name in enumerate(table.classes[:20]):
+            x, y = points[labels == label].T
+            axes.scatter(x, y, s=8, label=name, color=f"C{label}" if label < 10 else None)
+        axes.set(title=f"held-out samples, {title} (t-SNE)", xticks=[], yticks=[])
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", markerscale=2)
+    figure.savefig(path, dpi=110)
+
+
+class Comparison(NamedTuple):
+    """What the probes say of several representations: in per cent, mean and spread.
+
+    ``measure`` is what the figures are.
+    """
+
+    title: str
+    rows: dict[str, dict[str, tuple[float, float | None]]]
+    measure: str = "accuracy in %"
+
+    def __str__(self) -> str:
+        return f"{self.title}\n{format_table(self.rows, self.measure)}"
+
+
+def compare(
+    tables: Mapping[str, Sequence[FeatureTable]],
+    unit: str,
+    held_out: bool,
+    baselines: Callable[..., dict[str, dict[str, tuple[float, float | None]]]] | None = None,
+    **probes: Any,
+) -> Comparison:
+    """The final table: what the probes say of several representations of the same data.
+
+    Args:
+        tables: by name, the features of the training and of the test split.
+        unit: what the samples are called, plural.
+        held_out: whether the test split was drawn from the training split.
+        baselines: further rows, those of classifiers of their own, from options of `evaluate`.
+        probes: options of `evaluate`.
+    """
+    train, test = next(iter(tables.values()))
+    # First the probes, which refuse options that make no sense.
+    found = {name: evaluate(train, test, **probes) for name, (train, test) in tables.items()}
+    rows = {} if baselines is None else baselines(**{k: v for k, v in probes.items() if k != "mlp"})
+    rows |= found
+    drawn = " (20 % held out)" if held_out else ""
+    return Comparison(f"{len(test.labels)} test {unit}{drawn}, {len(train.labels)} for the probes", rows)
+
+
+def check_empty(folder: Path) -> None:
+    """Refuse to write to a folder that holds something.
+
+    Raises:
+        ValueError: it does. OSError: it is no folder.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty")
+
+
+def save_comparison(run: Path, comparison: Comparison) -> None:
+    """Write a run's ``table.txt``, and ``table.json`` for `over_runs`."""
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "table.txt").write_text(f"{comparison}\n")
+    (run / "table.json").write_text(json.dumps(comparison._asdict(), indent=1) + "\n")
+
+
+def load_comparison(run: Path) -> Comparison:
+    """Read what `save_comparison` wrote.
+
+    Raises:
+        ValueError: a directory without a table.
+    """
+    if not (run / "table.json").is_file():
+        raise ValueError(f"{run} holds no table.json: no run, or one that has not ended")
+    return Comparison(**json.loads((run / "table.json").read_text()))
+
+
+def spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation; ``None`` for that of a single value."""
+    return mean(values), stdev(values) if len(values) > 1 else None
+
+
+def over_runs(paths: Sequence[Path]) -> Comparison:
+    """Mean and sample standard deviation of every figure over several runs, such as seeds.
+
+    Args:
+        paths: run directories with the ``table.json`` of `save_comparison`.
+
+    Raises:
+        ValueError: fewer than two runs, one without a table, or runs that measured other things.
+    """
+    if len(paths) < 2:
+        raise ValueError(f"a spread needs 2 runs or more, got {len(paths)}")
+    runs = [load_comparison(path) for path in paths]
+    first = runs[0]
+    for path, run in zip(paths, runs, strict=True):
+        if run.title != first.title or [*map(list, run.rows.values())] != [*map(list, first.rows.values())]:
+            raise ValueError(f"{path} measured something else than {paths[0]}: {run.title}; {first.title}")
+    rows: dict[str, dict[str, tuple[float, float | None]]] = {}
+    for name, cells in first.rows.items():
+        rows[name] = {column: spread([run.rows[name][column][0] for run in runs]) for column in cells}
+    title = f"{first.title}; mean ± standard deviation of {len(runs)} runs"
+    return first._replace(title=title, rows=rows)
+
+
+def format_table(rows: Mapping[str, Mapping[str, tuple[float, float | None]]], measure: str) -> str:
+    """Figures in per cent: a row per representation, a column per probe, mean +- std over draws."""
+    fullest_first = sorted(rows.values(), key=len, reverse=True)
+    columns = list(dict.fromkeys(name for cells in fullest_first for name in cells))
+    cells = [[measure, *columns]]
+    for name, values in rows.items():
+        texts = [name]
+        for column in columns:
+            if column not in values:
+                texts.append("")
+                continue
+            mean, std = values[column]
+            texts.append(f"{mean:.1f}" if std is None else f"{mean:.1f} ± {std:.1f}")
+        cells.append(texts)
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    lines = [
+        "  ".join(
+            t.ljust(w) if i == 0 else t.rjust(w) for i, (t, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

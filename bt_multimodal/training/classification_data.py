@@ -1,0 +1,157 @@
+"""Labelled records as Lightning sees them: one view to train on, clean ones to test on."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bt_multimodal.data.batches import GlobalBatches, place, training_loader
+from bt_multimodal.data.decoding import DecodedRecords
+from bt_multimodal.data.records import DataError, Records, open_source, stratified_split
+from bt_multimodal.evaluation.probes import few_labels
+from bt_multimodal.modality import Modality
+from bt_multimodal.views import AugmentationSet, Labelled, draw_view
+
+
+class TrainDataset(Dataset):
+    """The first view of any sample at any epoch; asked for batches of ``(epoch, index)`` pairs."""
+
+    def __init__(self, records: DecodedRecords, augmentations: AugmentationSet, seed: int):
+        self.records, self.augmentations, self.seed = records, augmentations, seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Labelled:
+        index = torch.tensor([i for _, i in keys])
+        decoded, label = self.records.batch(index)
+        return Labelled(draw_view(self.augmentations, decoded, self.seed, keys[0][0], index), label)
+
+    def __getitem__(self, key: tuple[int, int]) -> Labelled:
+        return self.__getitems__([key])
+
+
+class TestDataset(Dataset):
+    """Batches of cleaned records, damaged ones left out.
+
+    Args:
+        rank, world: which part of every batch is this rank's.
+    """
+
+    __test__ = False  # no test of pytest's
+
+    def __init__(
+        self, records: DecodedRecords, augmentations: AugmentationSet, batch_size: int, rank: int, world: int
+    ):
+        self.records, self.augmentations = records, augmentations
+        self.batches = torch.arange(rank, len(records), world).split(batch_size)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, i: int) -> Labelled | None:
+        found = [(self.records.get(j), j) for j in self.batches[i].tolist()]
+        kept = [(self.augmentations.clean(decoded), j) for decoded, j in found if decoded is not None]
+        if not kept:
+            return None
+        view, index = zip(*kept, strict=True)
+        return Labelled(torch.stack(view), self.records.labels[list(index)])
+
+
+def listed(records: Records, path: str | Path) -> Tensor:
+    """Indices of the records whose file names stand in a text file, one a line, such as the published
+    1 % and 10 % of ImageNet.
+
+    Raises:
+        DataError: no such list, or names that no record has.
+    """
+    try:
+        wanted = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the list {str(path)!r}: {error}") from error
+    at = {Path(records.name(i)).name: i for i in range(len(records))}
+    missing = [name for name in wanted if Path(name).name not in at]
+    if missing or not wanted:
+        raise DataError(
+            f"{len(missing)} of {len(wanted)} names in {str(path)!r} are no records; first: {missing[:1]}"
+        )
+    return torch.tensor([at[Path(name).name] for name in wanted])
+
+
+class LabelledData(pl.LightningDataModule):
+    """Labelled records of one source.
+
+    Args:
+        views: the augmentation set.
+        modality: how to open the source.
+        seed: the run's seed.
+        source: as in pretraining; labels are needed.
+        batch_size: the global batch, over all ranks.
+        content_column, label_column: columns of a table; found by convention.
+        train_split, test_split: names of the splits; found by convention.
+        subset: a text file with the names of the training files to use, one a line.
+        per_class: use this many labels a class, drawn by the seed.
+        validation: share of the training split to test on in the place of the test split, for choices.
+        cache: decode once and keep everything in memory.
+        num_workers: loader processes.
+    """
+
+    def __init__(
+        self,
+        views: AugmentationSet,
+        modality: Modality,
+        seed: int,
+        source: str,
+        batch_size: int = 256,
+        content_column: str | None = None,
+        label_column: str | None = None,
+        train_split: str | None = None,
+        test_split: str | None = None,
+        subset: str | None = None,
+        per_class: int | None = None,
+        validation: float = 0.0,
+        cache: bool = False,
+        num_workers: int = 0,
+    ):
+        super().__init__()
+        if not 0 <= validation < 1:
+            raise ValueError(f"validation is a share in [0, 1), not {validation}")
+        splits = open_source(
+            source,
+            modality,
+            content_column=content_column,
+            label_column=label_column,
+            train_split=train_split,
+            test_split=test_split,
+            require_labels=True,
+        )
+        train, test, self.tested_on = splits.train, splits.test, "test"
+        if validation:
+            keep, held_out = stratified_split(train.labels, validation, seed)
+            train, test, self.tested_on = train.subset(keep), train.subset(held_out), "validation"
+        if subset is not None:
+            train = train.subset(listed(train, subset))
+        if per_class is not None:
+            train = train.subset(few_labels(train.labels, per_class, 0, seed))
+        GlobalBatches(len(train), batch_size, seed)  # refuses a batch that does not fit, before long work
+        self.train = DecodedRecords(train, views.decode, cache)
+        self.test = DecodedRecords(test, views.decode, cache)
+        self.views, self.modality, self.seed = views, modality, seed
+        self.batch_size, self.num_workers = batch_size, num_workers
+
+    def train_dataloader(self) -> DataLoader:
+        dataset = TrainDataset(self.train, self.views, self.seed)
+        rank, world, start = place(self.trainer, len(dataset) // self.batch_size)
+        pin_memory = torch.cuda.is_available()
+        return training_loader(dataset, self.batch_size, rank, world, self.num_workers, pin_memory, start)
+
+    def val_dataloader(self) -> DataLoader:
+        rank, world, _ = place(self.trainer, 1)
+        return DataLoader(
+            TestDataset(self.test, self.views, self.batch_size, rank, world),
+            batch_size=None,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )

@@ -1,0 +1,264 @@
+"""A run that is stopped goes on as if it had not been: its checkpoints, and the signals that end it.
+
+A checkpoint holds weights, optimiser, schedule, scaler, the position in the epoch, what the augmentation
+set remembers, the callbacks' sums and every rank's random states. Views depend on (seed, epoch, sample)
+alone, so the data need no state.
+"""
+
+import signal
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from bt_multimodal.distributed.collectives import world_size
+from bt_multimodal.errors import StoppedError, TrainingFailedError
+from bt_multimodal.safe_files import PARTIAL, write_safely
+from bt_multimodal.training.random_state import random_state, restore_random_state
+
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+@dataclass
+class CheckpointOptions:
+    """How often a run is saved; at its end and on SIGTERM or SIGUSR1 it always is.
+
+    Args:
+        minutes: between two checkpoints.
+        steps: at multiples of which a run is saved, in the place of ``minutes``.
+        keep: how many are kept, the newest.
+    """
+
+    minutes: float = 10.0
+    steps: int | None = None
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        if self.minutes < 0 or self.keep < 1 or (self.steps is not None and self.steps < 1):
+            raise ValueError(
+                f"needs minutes >= 0, steps >= 1, keep >= 1; got {self.minutes}, {self.steps}, {self.keep}"
+            )
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of a run that is whole; a damaged one is named on standard error.
+
+    Only tensors and plain values are read: a pickle that would run code counts as damaged.
+
+    Raises:
+        ValueError: there are checkpoints, and none of them is whole.
+    """
+    found = _by_step(folder)
+    for path in reversed(found):
+        reason = _damage(path)
+        if reason is None:
+            return path
+        print(f"warning: the checkpoint {path} is not used: {reason}", file=sys.stderr)
+    if found:
+        raise ValueError(f"none of the {len(found)} checkpoints in {folder} is whole")
+    return None
+
+
+def _by_step(folder: Path) -> list[Path]:
+    def step(path: Path) -> int:
+        number = path.stem.partition("=")[2]
+        return int(number) if number.isdigit() else -1
+
+    return sorted((path for path in folder.glob("step=*.ckpt") if step(path) >= 0), key=step)
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint, in one line."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (member := archive.testzip()) is not None:
+                return f"{member} in it is damaged"
+        torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except Exception as error:  # the pickle's errors are of any kind
+        line = (str(error).strip().splitlines() or [""])[0]
+        if "weights_only" in line:
+            line = "it holds more than tensors and plain values"
+        return f"{type(error).__name__}: {line}"
+    return None
+
+
+def last_good(trainer: pl.Trainer) -> str:
+    """How to name the last good checkpoint of a run that goes wrong."""
+    kept = getattr(trainer.checkpoint_callback, "last", None)
+    return f"last good checkpoint: {kept or 'none yet'}"
+
+
+class SafeCheckpointIO(CheckpointIO):
+    """Checkpoints as whole files, of tensors and plain values alone."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_safely(Path(path), lambda file: torch.save(checkpoint, file))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> Any:
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+class _Agreement:
+    """What any rank wants, known to all of them one step later.
+
+    The message goes over gloo while the next step computes, and waits for no device.
+    """
+
+    def __init__(self) -> None:
+        self._group = dist.new_group(backend="gloo") if world_size() > 1 else None
+        self._work: Any = None
+        self._sent = torch.zeros(0)
+
+    def tell(self, wants: list[int]) -> list[int]:
+        """This rank's wants in, the largest of every rank's last ones out."""
+        if self._group is None:
+            return wants
+        agreed = [0] * len(wants)
+        if self._work is not None:
+            self._work.wait()
+            agreed = self._sent.tolist()
+        self._sent = torch.tensor(wants)
+        self._work = dist.all_reduce(self._sent, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        return agreed
+
+
+class RunCheckpoints(Checkpoint):
+    """Saves a run, ends it when a signal says so, and puts back what Lightning does not.
+
+    Args:
+        folder: where the checkpoints go, named after their steps.
+        options: how often.
+        busy: entered while a checkpoint is written, which on rank 0 may take long.
+
+    Attributes:
+        folder: as given.
+        last: the newest checkpoint written, or set by who continues from it.
+
+    Raises:
+        TrainingFailedError: a checkpoint that cannot be written, weights that are no numbers (they are
+            not saved), or ranks that do not see the same checkpoints.
+        StoppedError: after SIGTERM or SIGUSR1 on any rank, on all of them, once the run is saved.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        options: CheckpointOptions,
+        busy: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ):
+        self.last: Path | None = None
+        self.folder, self._options, self._busy = folder, options, busy
+        self._signal = self._stop = 0
+        self._due = False
+        self._handlers: dict[signal.Signals, Any] = {}
+        self._random: list[dict[str, Any]] | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if trainer.is_global_zero:
+            for left in self.folder.glob(f"*{PARTIAL}"):
+                left.unlink()
+        if world_size() > 1:
+            names: list[Any] = [None] * world_size()
+            dist.all_gather_object(names, self.last and self.last.name)
+            if len(set(names)) > 1:
+                raise TrainingFailedError(
+                    f"the ranks would continue from different checkpoints: {names}; "
+                    "the run directory must be one that all machines share"
+                )
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        states: list[Any] = [random_state()]
+        if world_size() > 1:
+            states = [None] * world_size()
+            dist.all_gather_object(states, random_state())
+        checkpoint["random_states"] = states
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._random = checkpoint["random_states"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Now, and not before: what is set up in between draws numbers too.
+        if self._random is not None and trainer.global_rank < len(self._random):
+            restore_random_state(self._random[trainer.global_rank])
+        self._agreement = _Agreement()
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+        # Lightning's own handlers, installed by now, talk to other ranks from within a signal.
+        self._handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self._signal = number
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        late = time.monotonic() - self._saved_at >= 60 * self._options.minutes
+        self._stop, due = self._agreement.tell([self._signal, int(late and trainer.is_global_zero)])
+        if self._options.steps is not None:
+            due = trainer.global_step % self._options.steps == 0
+        self._due = bool(self._due or due or self._stop)
+        if not trainer.is_last_batch:  # then with what the epoch's end writes
+            self._act(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._act(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step > self._saved_step:
+            self._save(trainer, pl_module)
+        self._give_signals_back()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._give_signals_back()
+
+    def _give_signals_back(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._due:
+            self._save(trainer, pl_module)
+        if self._stop:
+            name = signal.Signals(self._stop).name
+            raise StoppedError(f"stopped by {name} at step {trainer.global_step}, saved in {self.last}")
+
+    def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for name, parameter in pl_module.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise TrainingFailedError(
+                    f"the weights {name} are not finite at step {trainer.global_step}; {last_good(trainer)}"
+                )
+        path = self.folder / f"step={trainer.global_step:09d}.ckpt"
+        try:
+            with self._busy():
+                trainer.save_checkpoint(path)
+        except (OSError, RuntimeError) as error:
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            raise TrainingFailedError(
+                f"cannot write the checkpoint {path}: {cause}; {last_good(trainer)}"
+            ) from error
+        self.last, self._due = path, False
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+        if trainer.is_global_zero:
+            for old in _by_step(self.folder)[: -self._options.keep]:
+                old.unlink()

@@ -1,0 +1,193 @@
+"""Fine-tuning a detector, as Lightning sees it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+
+from bt_multimodal.data.batches import GlobalBatches, place, training_loader
+from bt_multimodal.errors import TrainingFailedError
+from encoders.image.detection.annotations import open_annotated
+from encoders.image.detection.data import Pictures, TestPictures, TrainPictures, run_length
+from encoders.image.detection.detector import build_detector
+from encoders.image.detection.metrics import Found, coco_ap, voc_ap
+
+
+class DetectionData(pl.LightningDataModule):
+    """Pictures with boxes of one source.
+
+    Args:
+        seed: the run's seed.
+        source: a VOC devkit, or a folder of COCO's; see `open_annotated`.
+        batch_size: the global batch, over all ranks.
+        train_split, test_split: names of the splits; see `open_annotated`.
+        masks: with masks (COCO).
+        sizes: of the shorter side in training, in pixels; each as likely.
+        test_size: of the shorter side in testing.
+        longest: limit of the longer side.
+        num_workers: loader processes.
+
+    Raises:
+        DataError: no such data, no masks where they are wanted, or a batch that does not fit.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        source: str,
+        batch_size: int = 16,
+        train_split: str = "trainval",
+        test_split: str = "test",
+        masks: bool = False,
+        sizes: Sequence[int] = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800),
+        test_size: int = 800,
+        longest: int = 1333,
+        num_workers: int = 0,
+    ):
+        super().__init__()
+        if not sizes or min(*sizes, test_size, longest) < 1:
+            raise ValueError(
+                f"sizes {[*sizes]}, test_size {test_size} and longest {longest} are pixels, 1 or more"
+            )
+        train, self.test = open_annotated(source, train_split, test_split)
+        self.classes, self.train = train.classes, train.to_train_on()
+        GlobalBatches(len(self.train), batch_size, seed)  # refuses what does not fit, before long work
+        without = [p for part in (self.train, self.test.pictures) for p in part if p.segments is None]
+        if masks and without:
+            raise ValueError(f"masks are wanted, but the annotation of {without[0].path} has only boxes")
+        self.masks, self.seed, self.batch_size, self.num_workers = masks, seed, batch_size, num_workers
+        self._sizes, self._test_size, self._longest = sizes, test_size, longest
+
+    def train_dataloader(self) -> DataLoader:
+        dataset = TrainPictures(self.train, self._sizes, self._longest, self.seed, self.masks)
+        rank, world, start = place(self.trainer, len(dataset) // self.batch_size)
+        pin_memory = torch.cuda.is_available()
+        return training_loader(dataset, self.batch_size, rank, world, self.num_workers, pin_memory, start)
+
+    def test_dataloader(self) -> DataLoader:
+        rank, world, _ = place(self.trainer, 1)
+        own = max(1, self.batch_size // world)
+        pictures = self.test.pictures
+        dataset = TestPictures(pictures, self._test_size, self._longest, own, rank, world)
+        return DataLoader(dataset, batch_size=None, num_workers=self.num_workers)
+
+
+def rate(
+    steps: int, milestones: Sequence[int], warmup_steps: int, warmup_factor: float
+) -> Callable[[int], float]:
+    """The learning rate's factor at a step (from 0): linear from ``warmup_factor`` to 1 over the first
+    ``warmup_steps``, a tenth after each milestone.
+
+    Raises:
+        ValueError: no number of steps, or a milestone that the run does not reach.
+    """
+    if steps < 1:
+        raise ValueError("trainer.max_steps says how long a detector is trained, and is missing")
+    if any(not 0 < milestone < steps for milestone in milestones):
+        raise ValueError(f"milestones {list(milestones)} are not all within a run of {steps} steps")
+
+    def factor(step: int) -> float:
+        done = min(1.0, step / warmup_steps) if warmup_steps else 1.0
+        warm = warmup_factor + (1 - warmup_factor) * done
+        return warm * 0.1 ** sum(step >= milestone for milestone in milestones)
+
+    return factor
+
+
+class Detection(pl.LightningModule):
+    """Training of a detector by SGD with momentum 0.9, and what it detects in the test pictures.
+
+    Args:
+        encoder: the encoder that it starts from.
+        data: what it is trained on.
+        lr: learning rate of everything.
+        weight_decay: of all but BatchNorm's.
+        milestones: steps after which the rate is a tenth.
+        warmup_steps, warmup_factor: see `rate`.
+        eleven_point: VOC's measure until 2009; see `voc_ap`.
+        anchor_sizes, rois, side, proposals, candidates, score_threshold, detections: see `build_detector`.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        data: DetectionData,
+        lr: float = 0.02,
+        weight_decay: float = 1e-4,
+        milestones: Sequence[int] = (),
+        warmup_steps: int = 1000,
+        warmup_factor: float = 0.001,
+        eleven_point: bool = False,
+        anchor_sizes: Sequence[int] = (32, 64, 128, 256, 512),
+        rois: int = 512,
+        side: int = 14,
+        proposals: tuple[int, int] = (2000, 1000),
+        candidates: tuple[int, int] = (12000, 6000),
+        score_threshold: float = 0.05,
+        detections: int = 100,
+    ):
+        super().__init__()
+        self.detector = build_detector(
+            encoder, len(data.classes), data.masks, anchor_sizes, rois, side, proposals, candidates,
+            score_threshold, detections,
+        )  # fmt: skip
+        self._data, self._lr, self._weight_decay = data, lr, weight_decay
+        self._warmup, self._milestones = (warmup_steps, warmup_factor), milestones
+        self._eleven_point = eleven_point
+        self._found: dict[int, Found] = {}
+
+    def schedule(self, steps: int) -> Callable[[int], float]:
+        """`rate` for a run of so many steps."""
+        return rate(steps, self._milestones, *self._warmup)
+
+    def training_step(self, batch: Pictures, batch_idx: int) -> Tensor:
+        # Which anchors and regions are trained on depends on the step, so resuming needs no random state.
+        torch.manual_seed(self._data.seed * 1_000_003 + self.global_step)
+        losses = self.detector(batch.pictures, batch.targets)
+        loss = sum(losses.values())
+        if self.global_step % 20 == 0 and not loss.isfinite():
+            raise TrainingFailedError(f"the loss is {loss.item()} at step {self.global_step}; lower model.lr")
+        self.log("loss", loss, prog_bar=True, batch_size=len(batch.pictures))
+        return loss
+
+    def on_test_epoch_start(self) -> None:
+        self._found = {}
+
+    def test_step(self, batch: Pictures, batch_idx: int) -> None:
+        made = self.detector(batch.pictures, sizes=batch.sizes)
+        for i, one in zip(batch.at, made, strict=True):
+            masks = [run_length(m[0] >= 0.5) for m in one["masks"]] if "masks" in one else None
+            boxes, scores, labels = (one[key].cpu() for key in ("boxes", "scores", "labels"))
+            self._found[i] = Found(boxes, scores, labels, masks)
+
+    def on_test_epoch_end(self) -> None:
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, self._found)
+            self._found = {i: one for part in parts for i, one in part.items()}
+
+    def found(self) -> dict[int, Found]:
+        """What the last test found, by the test pictures' indices; damaged pictures have none."""
+        return dict(sorted(self._found.items()))
+
+    def figures(self) -> dict[str, float]:
+        """Average precisions of the last test in per cent, by the rules of the data's format."""
+        found = self.found()
+        pictures = [self._data.test.pictures[i] for i in found]
+        if self._data.test.voc:
+            return voc_ap(pictures, [*found.values()], self._eleven_point)
+        return coco_ap(pictures, [*found.values()], self._data.masks)
+
+    def configure_optimizers(self) -> Any:
+        kind = nn.modules.batchnorm._BatchNorm
+        norms = {p for module in self.modules() if isinstance(module, kind) for p in module.parameters()}
+        others = [p for p in self.parameters() if p not in norms]
+        rest = [p for p in self.parameters() if p in norms]
+        groups: list[dict[str, Any]] = [{"params": others}, {"params": rest, "weight_decay": 0.0}]
+        optimizer = torch.optim.SGD(groups, self._lr, momentum=0.9, weight_decay=self._weight_decay)
+        scheduler = LambdaLR(optimizer, self.schedule(self.trainer.max_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
