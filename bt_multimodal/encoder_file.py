@@ -2,24 +2,57 @@
 
 import importlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
+from bt_multimodal.augmentation_set import AugmentationSet, completed
+from bt_multimodal.compat import tree_map
 from bt_multimodal.safe_files import write_safely
-from bt_multimodal.views import AugmentationSet
 
 _FORMAT = "bt_multimodal.encoder/1"
 
 
 class LoadedEncoder(NamedTuple):
-    """An encoder in evaluation mode and the augmentation set it was trained with."""
+    """An encoder in evaluation mode, and the augmentation set that it was trained with."""
 
     encoder: nn.Module
-    views: AugmentationSet
+    augmentations: AugmentationSet
+
+    @torch.no_grad()
+    def embed(self, contents: Sequence[Any], batch_size: int = 64) -> Tensor:
+        """Representations ``[N, features_dim]`` of undecoded contents, such as the bytes of files.
+
+        They are made of clean views: nothing is random.
+
+        Args:
+            contents: what the augmentation set decodes; of images and sounds the bytes of files, of texts
+                their UTF-8.
+            batch_size: samples that go through the encoder at once.
+
+        Raises:
+            ValueError: no contents, or one that cannot be decoded; the message has its position.
+        """
+        if not contents:
+            raise ValueError("there are no contents to embed")
+        device = next((p.device for p in self.encoder.parameters()), torch.device("cpu"))
+        features = []
+        for start in range(0, len(contents), batch_size):
+            clean = []
+            for i, content in enumerate(contents[start : start + batch_size], start):
+                try:
+                    clean.append(self.augmentations.clean(self.augmentations.decode(content)))
+                except Exception as error:  # decoders raise errors of any type
+                    reason = " ".join(f"{type(error).__name__}: {error}".split())
+                    raise ValueError(f"content {i} (from 0) cannot be decoded: {reason}") from error
+            batch = tree_map(lambda part: part.to(device), self.augmentations.collate(clean))
+            features.append(self.encoder(self.augmentations.clean_batch(batch)).float())
+        return torch.cat(features)
 
 
 def build(spec: dict[str, Any]) -> Any:
@@ -33,7 +66,10 @@ def build(spec: dict[str, Any]) -> Any:
         target = getattr(importlib.import_module(module), name)
         return target(**spec.get("init_args", {}))
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"cannot build {spec['class_path']}: {error}") from error
+        hint = ""
+        if isinstance(error, ModuleNotFoundError) and module.startswith("encoders."):
+            hint = f"; this brings what it needs: pip install 'bt_multimodal[{module.split('.')[1]}]'"
+        raise ValueError(f"cannot build {spec['class_path']}: {error}{hint}") from error
 
 
 def export_encoder(
@@ -89,4 +125,4 @@ def load_encoder(path: str | Path, weights: bool = True) -> LoadedEncoder:
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"the weights in {path} do not fit {type(encoder).__name__}: {reason}") from error
-    return LoadedEncoder(encoder.eval(), build(json.loads(metadata["views"])))
+    return LoadedEncoder(encoder.eval(), completed(build(json.loads(metadata["views"]))))

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
+
+from bt_multimodal.compat import tree_flatten, tree_unflatten
 
 
 def embed_in_micro_batches(

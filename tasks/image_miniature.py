@@ -21,7 +21,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from bt_multimodal.evaluation.figures import Rows
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -75,18 +78,10 @@ EVALUATIONS = (
 
 
 def _command(task: str) -> Callable[[Sequence[str]], int]:
-    """The command line of a task, in this process: importing Lightning once is enough."""
-    from bt_multimodal.commands.classify import classify
-    from bt_multimodal.commands.pretrain import pretrain
-    from bt_multimodal.commands.svm import svm_task
-    from tasks import image_classify, image_detect, image_pretrain, image_svm
+    """A task, run in this process: importing Lightning once is enough."""
+    from encoders.image import commands
 
-    return {
-        "image_pretrain": lambda argv: pretrain("", image_pretrain.modality, argv),
-        "image_classify": lambda argv: classify("", image_classify.modality, argv),
-        "image_svm": lambda argv: svm_task("", image_svm.modality, argv),
-        "image_detect": lambda argv: image_detect.main(list(argv)),
-    }[task]
+    return getattr(commands, task.removeprefix("image_"))
 
 
 def perform(step: Step, out: Path, seed: int, more: Sequence[str] = ()) -> dict[str, float]:
@@ -110,10 +105,10 @@ def perform(step: Step, out: Path, seed: int, more: Sequence[str] = ()) -> dict[
             raise ValueError(f"{step.title}, seed {seed}, failed; see {log}")
         print(f"# {time.monotonic() - began:.0f} s", flush=True)
     rows = load_comparison(run).rows
-    return {row: cells[step.figure][0] for row, cells in rows.items()}
+    return {row: cells[step.figure].mean for row, cells in rows.items()}
 
 
-def chain(out: Path, seeds: Sequence[int]) -> dict[str, dict[str, tuple[float, float | None]]]:
+def chain(out: Path, seeds: Sequence[int]) -> "Rows":
     """Every step for every seed: a row a representation, mean and standard deviation a column."""
     from bt_multimodal.evaluation.report import spread
 
@@ -132,8 +127,9 @@ def chain(out: Path, seeds: Sequence[int]) -> dict[str, dict[str, tuple[float, f
     }
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Make the data, run the chain, print the table; the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -167,4 +163,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -6,25 +6,25 @@ import pytest
 import torch
 from torch import nn
 
-from bt_multimodal.commands import classify, pretrain
-from bt_multimodal.commands import svm as svm_evaluation
+from bt_multimodal.commands import classify, pretrain, svm
+from bt_multimodal.commands.keys import make_parser
 from bt_multimodal.optim import schedule
 from bt_multimodal.training.pretraining import Pretraining
-from tasks import image_detect
+from encoders.image.detection import command as detection
 
 CONFIGS = sorted(path for path in Path("configs").rglob("*.yaml") if "ablations" not in str(path.parent))
 ABLATIONS = sorted(Path("configs/image").glob("ablations*/*.yaml"))
-TASKS = {"tasks/image_classify.py": classify._parser, "tasks/image_svm.py": svm_evaluation._parser,
-         "tasks/image_detect.py": image_detect.parser}  # fmt: skip
+TASKS = {"tasks/image_classify.py": classify.KEYS, "tasks/image_svm.py": svm.KEYS,
+         "tasks/image_detect.py": detection.KEYS}  # fmt: skip
 
 
 def parser_of(path):
     """The parser of the task that a config's header names, and the keys that it needs beside."""
     header = path.read_text()
-    for task, make in TASKS.items():
+    for task, keys in TASKS.items():
         if task in header:
-            return make(), ["--encoder", "runs/some"]
-    return pretrain._parser(), []
+            return make_parser(keys), ["--encoder", "runs/some"]
+    return make_parser(pretrain.KEYS), []
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -40,7 +40,7 @@ def test_config_parses_and_has_a_header(path):
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_an_ablation_changes_what_it_names_and_nothing_else(path):
     base = "imagenet_resnet50_300ep" if path.parent.name == "ablations" else "ablations_miniature"
-    parser, base = pretrain._parser(), f"configs/image/{base}.yaml"
+    parser, base = make_parser(pretrain.KEYS), f"configs/image/{base}.yaml"
     was = parser.parse_args(["--config", base])
     now = parser.parse_args(["--config", base, "--config", str(path)])
     changed = {key for key in {*was.keys(), *now.keys()} if was.get(key) != now.get(key)} - {"config"}
@@ -63,12 +63,12 @@ def test_an_ablation_changes_what_it_names_and_nothing_else(path):
 
 
 def test_ablations_are_built():
-    parser, base = pretrain._parser(), "configs/image/ablations_miniature.yaml"
+    parser, base = make_parser(pretrain.KEYS), "configs/image/ablations_miniature.yaml"
 
     def built(name):
         config = parser.parse_args(["--config", base, "--config", f"configs/image/ablations/{name}.yaml"])
         parts = parser.instantiate(config)
-        return Pretraining(views=parts.views, **parts.model.as_dict())
+        return Pretraining(parts.views, **parts.model.as_dict())
 
     both = built("asymmetry_both").twins
     assert both.stop_gradient
@@ -82,7 +82,7 @@ def test_ablations_are_built():
 
 
 def test_the_reference_recipe():
-    config = pretrain._parser().parse_args(["--config", "configs/image/imagenet_resnet50.yaml"])
+    config = make_parser(pretrain.KEYS).parse_args(["--config", "configs/image/imagenet_resnet50.yaml"])
     loss, optimizer = config.model.loss.init_args, config.model.optimizer.init_args
     assert (loss.lambd, loss.scale) == (0.0051, 1 / 16)
     assert (optimizer.lr, optimizer.weight_decay, optimizer.momentum, optimizer.eta) == (
@@ -96,11 +96,11 @@ def test_the_reference_recipe():
 
 
 def test_the_reference_recipe_as_it_is_built(reference):
-    parser = pretrain._parser()
+    parser = make_parser(pretrain.KEYS)
     config = parser.parse_args(["--config", "configs/image/imagenet_resnet50.yaml"])
     with torch.device("meta"):  # 174 million weights that are not needed
         parts = parser.instantiate(config)
-        model = Pretraining(views=parts.views, **parts.model.as_dict())
+        model = Pretraining(parts.views, **parts.model.as_dict())
     optimizer = model.build_optimizer(config.data.batch_size)
     weights, others = optimizer.param_groups
     assert sum(p.numel() for p in weights["params"]) == 174_535_744 - 85_888
@@ -124,12 +124,12 @@ def test_the_reference_recipe_as_it_is_built(reference):
     ("batch", "rate"), [(128, 0.7), (256, 0.4), (512, 0.3), (1024, 0.25), (2048, 0.2), (4096, 0.2)]
 )
 def test_the_learning_rate_goes_with_the_batch(batch, rate):
-    parser = pretrain._parser()
+    parser = make_parser(pretrain.KEYS)
     argv = ["--config", "configs/image/imagenet_resnet50_300ep.yaml", "--model.encoder.name", "resnet18",
             "--model.projector", "[8]", "--data.batch_size", str(batch)]  # fmt: skip
     config = parser.parse_args(argv)
     parts = parser.instantiate(config)
-    model = Pretraining(views=parts.views, **parts.model.as_dict())
+    model = Pretraining(parts.views, **parts.model.as_dict())
     scheduler = schedule(model.build_optimizer(batch), batch, *model.schedule_steps(10, 300))
     peak = [base * f(100) for base, f in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
     assert peak == pytest.approx([rate * batch / 256, 0.0048 * batch / 256])

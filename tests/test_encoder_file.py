@@ -20,7 +20,7 @@ def test_round_trip(tmp_path):
     loaded = load_encoder(tmp_path)
     x = torch.randn(3, 1, 8, 8)
     assert torch.equal(loaded.encoder(x), encoder(x))
-    assert loaded.views.noise == 0.5
+    assert loaded.augmentations.noise == 0.5
     assert not torch.equal(load_encoder(tmp_path, weights=False).encoder(x), encoder(x))
     assert [path.name for path in tmp_path.iterdir()] == ["encoder.safetensors"]
     (tmp_path / "other").write_bytes(b"")

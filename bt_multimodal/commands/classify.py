@@ -1,4 +1,4 @@
-"""The command line of tasks that train a classifier on an encoder.
+"""The command that trains a classifier on an encoder.
 
 Nothing heavy is imported until there is something to do: Lightning alone takes many seconds.
 """
@@ -6,67 +6,65 @@ Nothing heavy is imported until there is something to do: Lightning alone takes 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from bt_multimodal.commands.cli import (
-    add_encoder,
-    base_parser,
-    choose_run_dir,
-    make_trainer,
-    run_command,
-    train,
-)
+from bt_multimodal.commands.cli import TrainingRun, run_command, train
+from bt_multimodal.commands.keys import AUGMENTATIONS, ENCODER, TRAINING, Group, Keys
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
     from bt_multimodal.modality import Modality
 
+KEYS: Keys = (
+    *TRAINING,
+    *ENCODER,
+    AUGMENTATIONS,
+    Group(
+        "model",
+        "bt_multimodal.training.classification.Classification",
+        "the classifier and its optimisation",
+        skip=frozenset({"augmentations", "encoder", "classes"}),
+    ),
+    Group(
+        "data",
+        "bt_multimodal.training.classification_data.ClassificationData",
+        "what to train and test on",
+        skip=frozenset({"augmentations", "modality", "seed"}),
+    ),
+)
 
-def classify(doc: str, modality: "Callable[[], Modality]", argv: Sequence[str] | None = None) -> int:
-    """Run a classification task's command line; see `run_command`.
+
+def classify(
+    doc: str, modality: "Callable[[], Modality]", argv: Sequence[str] | None = None, name: str = "train"
+) -> int:
+    """Run a classification command; see `run_command`.
 
     Args:
-        modality: a function giving the `Modality` (its imports wait until they are needed).
+        modality: returns the `Modality` (its imports wait until they are needed).
+        name: the folder of ``encoders`` with the modality's encoders, and its extra.
     """
-    return run_command(doc, argv, _parser, lambda parser, config: _fit(parser, config, modality()))
+    return run_command(doc, argv, KEYS, lambda parser, config: _classify(parser, config, modality()), name)
 
 
-def _parser() -> "ArgumentParser":
-    from torch import nn
-
-    from bt_multimodal.training.classification import Classification
-    from bt_multimodal.training.classification_data import LabelledData
-
-    parser = base_parser()
-    add_encoder(parser)
-    parser.add_subclass_arguments(nn.Module, "views", required=True)
-    own = {"views", "encoder", "classes"}
-    parser.add_class_arguments(Classification, "model", skip=own, instantiate=False)
-    parser.add_class_arguments(LabelledData, "data", skip={"views", "modality", "seed"}, instantiate=False)
-    return parser
-
-
-def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
+def _classify(parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
+    from bt_multimodal.augmentation_set import check_members, completed
     from bt_multimodal.encoder_file import load_encoder
-    from bt_multimodal.evaluation.report import Comparison, save_comparison
+    from bt_multimodal.evaluation.figures import Figure
+    from bt_multimodal.evaluation.report import Comparison
     from bt_multimodal.training.classification import Classification
-    from bt_multimodal.training.classification_data import LabelledData
-    from bt_multimodal.training.random_state import seed_all
+    from bt_multimodal.training.classification_data import ClassificationData
 
-    run = choose_run_dir(config)
-    seed_all(config.seed)
+    run = TrainingRun(parser, config)
     encoder = load_encoder(config.encoder, weights=not config.fresh).encoder
-    views = parser.instantiate(config).views
-    data = LabelledData(views=views, modality=modality, seed=config.seed, **config.data.as_dict())
-    model = Classification(views, encoder, data.train.classes, **config.model.as_dict())
-    trainer = make_trainer(parser, config, run, num_sanity_val_steps=0)
+    augmentations = completed(parser.instantiate(config).views)
+    check_members(augmentations)
+    data = ClassificationData(augmentations, modality, config.seed, **config.data.as_dict())
+    model = Classification(augmentations, encoder, data.train.records.classes, **config.model.as_dict())
+    trainer = run.trainer(num_sanity_val_steps=0)
     train(trainer, model, data)
     trainer.validate(model, datamodule=data, verbose=False)
-    one, five, n = model.accuracies()
+    top_1, top_5, n = model.accuracies()
     if not trainer.is_global_zero:
         return 0
-    name = "untrained encoder" if config.fresh else "trained encoder"
+    row = "untrained encoder" if config.fresh else "trained encoder"
     title = f"{n} {data.tested_on} {modality.unit}, {len(data.train)} labels"
-    comparison = Comparison(title, {name: {"top-1": (one, None), "top-5": (five, None)}})
-    save_comparison(run, comparison)
-    print(f"\n{comparison}\n\neverything is in {run}")
-    return 0
+    return run.finish(Comparison(title, {row: {"top-1": Figure(top_1), "top-5": Figure(top_5)}}))

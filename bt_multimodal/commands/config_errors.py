@@ -43,7 +43,9 @@ def explain(parser: "ArgumentParser", error: Exception) -> str:
     for pattern in _UNKNOWN:
         if found := pattern.search(text):
             key = ".".join(found.groupdict().values())
-            keys = [action.dest for action in parser._actions if action.dest not in ("help", "config")]
+            from bt_multimodal.compat import parser_keys
+
+            keys = parser_keys(parser)
             near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
             return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
     return f"{text}; fit --help lists the keys" if _UNKNOWN_ARGUMENT.search(text) else text

@@ -1,4 +1,4 @@
-"""The command line of tasks that pretrain an encoder.
+"""The command that pretrains an encoder.
 
 Nothing heavy is imported until there is something to do: Lightning alone takes many seconds.
 """
@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from bt_multimodal.commands.cli import base_parser, choose_run_dir, make_trainer, run_command, train
+from bt_multimodal.commands.cli import TrainingRun, run_command, train
+from bt_multimodal.commands.keys import AUGMENTATIONS, TRAINING, Group, Keys
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
+    from bt_multimodal.evaluation.report import Comparison
     from bt_multimodal.modality import Modality
 
 
@@ -36,91 +38,106 @@ class ProbeOptions:
     on_collapse: Literal["end", "warn"] = "end"
 
 
-def pretrain(doc: str, modality: "Callable[[], Modality]", argv: Sequence[str] | None = None) -> int:
-    """Run a pretraining task's command line; see `run_command`.
+KEYS: Keys = (
+    *TRAINING,
+    AUGMENTATIONS,
+    Group(
+        "model",
+        "bt_multimodal.training.pretraining.Pretraining",
+        "the twins and their optimisation",
+        skip=frozenset({"augmentations"}),
+    ),
+    Group(
+        "data",
+        "bt_multimodal.training.pretraining_data.PretrainingData",
+        "what to train on",
+        skip=frozenset({"augmentations", "modality", "seed"}),
+    ),
+    Group(
+        "probe",
+        "bt_multimodal.commands.pretrain.ProbeOptions",
+        "how the encoder is measured",
+        instantiate=True,
+    ),
+)
+
+
+def pretrain(
+    doc: str, modality: "Callable[[], Modality]", argv: Sequence[str] | None = None, name: str = "train"
+) -> int:
+    """Run a pretraining command; see `run_command`.
 
     Args:
-        modality: a function giving the `Modality` (its imports wait until they are needed).
+        modality: returns the `Modality` (its imports wait until they are needed).
+        name: the folder of ``encoders`` with the modality's encoders, and its extra.
     """
-    return run_command(doc, argv, _parser, lambda parser, config: _fit(parser, config, modality()))
+    return run_command(doc, argv, KEYS, lambda parser, config: _pretrain(parser, config, modality()), name)
 
 
-def _parser() -> "ArgumentParser":
-    from torch import nn
-
-    from bt_multimodal.training.pretraining import Pretraining
-    from bt_multimodal.training.pretraining_data import TwinData
-
-    parser = base_parser()
-    parser.add_subclass_arguments(nn.Module, "views", required=True)
-    parser.add_class_arguments(Pretraining, "model", skip={"views"}, instantiate=False)
-    parser.add_class_arguments(TwinData, "data", skip={"views", "modality", "seed"}, instantiate=False)
-    parser.add_class_arguments(ProbeOptions, "probe")
-    return parser
-
-
-def _spec(config: Any, made: Any) -> dict[str, Any]:
-    """What `checkpoint.build` takes: a config's class and arguments, and what it can do without files."""
+def spec_of(config: Any, built: Any) -> dict[str, Any]:
+    """What `encoder_file.build` takes: a config's class and its arguments, without files of this machine."""
     arguments = config.init_args.as_dict() if "init_args" in config else {}
-    return {"class_path": config.class_path, "init_args": arguments | getattr(made, "portable", {})}
+    return {"class_path": config.class_path, "init_args": arguments | getattr(built, "portable", {})}
 
 
-def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
+def _pretrain(parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
+    from bt_multimodal.augmentation_set import check_members, completed
     from bt_multimodal.encoder_file import export_encoder
     from bt_multimodal.evaluation.features import FeatureTable, extract_features, raw_tables
-    from bt_multimodal.evaluation.report import compare, plot_curves, plot_features, save_comparison
+    from bt_multimodal.evaluation.report import compare, plot_curves, plot_features
     from bt_multimodal.training.callbacks import CollapseWatch, MetricsFile, OnlineProbe, Watch
-    from bt_multimodal.training.pretraining import Pretraining, check_first_batch
-    from bt_multimodal.training.pretraining_data import TwinData
-    from bt_multimodal.training.random_state import seed_all
+    from bt_multimodal.training.first_look import check_augmentations, check_first_batch
+    from bt_multimodal.training.pretraining import Pretraining
+    from bt_multimodal.training.pretraining_data import PretrainingData
     from bt_multimodal.training.ranks import Ranks
 
-    run = choose_run_dir(config)
-    seed_all(config.seed)
+    run = TrainingRun(parser, config)
     parts = parser.instantiate(config)
-    model = Pretraining(views=parts.views, **parts.model.as_dict())
-    data = TwinData(views=parts.views, modality=modality, seed=config.seed, **config.data.as_dict())
-    if hasattr(parts.views, "measure"):  # what it measures is kept with the run and the encoder
-        for name, value in parts.views.measure(data.train).items():
-            config.views.init_args[name] = value
-    loader = data.train_dataloader()
-    model.build_optimizer(data.batch_size)  # refuses rates that do not fit, before long work
-    model.schedule_steps(len(loader), config.trainer.max_epochs or 1)
-    check_first_batch(model, parts.views, next(iter(loader)))
+    check_members(parts.views)
+    augmentations = completed(parts.views)
+    model = Pretraining(augmentations, **parts.model.as_dict())
+    data = PretrainingData(augmentations, modality, config.seed, **config.data.as_dict())
+    samples = data.samples
+    for name, value in augmentations.measure(samples.train).items():
+        config.views.init_args[name] = value  # kept with the run and the encoder
+    check_augmentations(augmentations, samples.train)
+    model.prepare(data.batch_size, samples.steps, config.trainer.max_epochs or 1)
+    check_first_batch(model, augmentations, samples.first_batch())
 
     ranks = Ranks(config.rank_timeout, config.trainer.sync_batchnorm)
-    metrics = MetricsFile(run / "metrics.csv")
+    metrics = MetricsFile(run.folder / "metrics.csv")
     watching = [
         Watch(metrics, modality.unit),
         CollapseWatch(end=config.probe.on_collapse == "end"),
-        OnlineProbe(metrics, config.probe.every, busy=ranks.busy),
+        OnlineProbe(metrics, augmentations, config.seed, config.probe.every, busy=ranks.busy),
     ]
-    trainer = make_trainer(parser, config, run, ranks, callbacks=watching, enable_progress_bar=False)
+    trainer = run.trainer(ranks, callbacks=watching, enable_progress_bar=False)
     encoder = model.twins.encoder
-
-    both = (data.train_full, data.test)
+    both = (samples.train_full, samples.test)
 
     def features() -> list[FeatureTable]:
-        return [extract_features(encoder, data.views, part, device=model.device) for part in both]
+        return [extract_features(encoder, augmentations, part, device=model.device) for part in both]
 
     before = features() if trainer.is_global_zero and data.labelled and config.probe.table else None
     train(trainer, model, data)
     if not trainer.is_global_zero:
         return 0
-    specs = _spec(config.model.encoder, encoder), _spec(config.views, data.views)
-    export_encoder(run / "encoder.safetensors", encoder, *specs)
-    plot_curves(run / "metrics.csv", run / "curves.png")
+    specs = spec_of(config.model.encoder, encoder), spec_of(config.views, augmentations)
+    export_encoder(run.folder / "encoder.safetensors", encoder, *specs)
+    plot_curves(run.folder / "metrics.csv", run.folder / "curves.png")
+    comparison: Comparison | None = None
     if before is not None:
         after = features()
-        raw = raw_tables(modality, data.views, both)
+        records = [part.records for part in both]
         comparison = compare(
-            {**raw, "untrained encoder": before, "trained encoder": after},
-            modality.unit, data.test_is_held_out,
-            modality.baselines and partial(modality.baselines, *both, model.twins.encoder.features_dim),
+            {
+                **raw_tables(modality, augmentations, both),
+                "untrained encoder": before,
+                "trained encoder": after,
+            },
+            modality.unit, samples.test_is_held_out,
+            modality.baselines and partial(modality.baselines, *records, encoder.features_dim),
             per_class=config.probe.per_class, seed=config.seed, linear=config.probe.linear,
         )  # fmt: skip
-        save_comparison(run, comparison)
-        print(f"\n{comparison}", flush=True)
-        plot_features(before[1], after[1], run / "features.png")
-    print(f"\neverything is in {run}")
-    return 0
+        plot_features(before[1], after[1], run.folder / "features.png")
+    return run.finish(comparison)

@@ -1,27 +1,26 @@
-"""The command line that the evaluation tasks share: a frozen encoder, weighted kNN and linear probes.
+"""The command that evaluates a frozen encoder: weighted kNN and linear probes.
 
 Nothing heavy is imported until there is something to do.
 """
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bt_multimodal.commands.cli import fail
+from bt_multimodal.commands.cli import arguments_of, guarded
 
 if TYPE_CHECKING:
+    from bt_multimodal.augmentation_set import AugmentationSet
     from bt_multimodal.data.records import Records
     from bt_multimodal.encoder_file import LoadedEncoder
     from bt_multimodal.evaluation.features import FeatureTable
     from bt_multimodal.modality import Modality
-    from bt_multimodal.views import AugmentationSet
 
 
-def _parser(doc: str) -> argparse.ArgumentParser:
+def probe_parser(doc: str) -> argparse.ArgumentParser:
+    """The arguments of the command; `doc` is what it does."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -46,28 +45,31 @@ def probe(
     modality: "Callable[[], Modality]",
     argv: Sequence[str] | None = None,
     load: "Callable[..., LoadedEncoder] | None" = None,
+    name: str = "train",
 ) -> int:
-    """Run an evaluation task's command line.
+    """Run an evaluation command.
 
     Args:
-        doc: the task's docstring: what a bare command and ``--help`` print.
-        modality: a function giving the `Modality` (its imports wait until they are needed).
-        argv: arguments after the script's name.
+        doc: what the command does; a bare command prints it.
+        modality: returns the `Modality` (its imports wait until they are needed).
+        argv: the arguments; those of the process if ``None``.
         load: as in `representations`.
+        name: the extra that installs what the command needs.
 
     Returns:
-        The exit status: 0, or 2 after one line on standard error.
+        The exit status; see `guarded`.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    argv = arguments_of(argv)
     if not argv:
         print(doc.strip())
         return 0
-    arguments = _parser(doc).parse_args(argv)
-    try:
+    arguments = probe_parser(doc).parse_args(argv)
+
+    def evaluate() -> int:
         print(_evaluate(arguments, modality(), load))
-    except (ValueError, OSError) as error:
-        return fail(str(error))
-    return 0
+        return 0
+
+    return guarded(name, evaluate)
 
 
 def representations(
@@ -77,18 +79,18 @@ def representations(
     raw: bool = True,
     untrained: bool = True,
     device: str = "cpu",
-    views: "AugmentationSet | None" = None,
+    augmentations: "AugmentationSet | None" = None,
     batch_size: int = 256,
     load: "Callable[..., LoadedEncoder] | None" = None,
 ) -> "dict[str, list[FeatureTable]]":
-    """What an exported encoder makes of several sets of records, by name.
+    """The features that an exported encoder gives of several sets of records, by name.
 
     Args:
         encoder: run directory or ``encoder.safetensors``.
         raw: beside it the modality's raw features.
         untrained: beside it the same class with fresh weights.
         device: where to run.
-        views: whose ``clean`` views it is given; those it was trained with by default.
+        augmentations: the set whose clean views it is given; by default the one it was trained with.
         batch_size: samples that go through the encoder at once.
         load: opens ``encoder``, with the arguments of `checkpoint.load_encoder`, which it is by default.
 
@@ -97,21 +99,22 @@ def representations(
     """
     from torch import nn
 
+    from bt_multimodal.augmentation_set import completed
     from bt_multimodal.data.decoding import DecodedRecords
     from bt_multimodal.encoder_file import load_encoder
     from bt_multimodal.evaluation.features import extract_features, raw_tables
 
     load = load or load_encoder
-    trained, own_views = load(encoder)
-    given = own_views if views is None else views
-    parts = [DecodedRecords(part, given.decode) for part in records]
+    trained, trained_with = load(encoder)
+    augmentations = trained_with if augmentations is None else completed(augmentations)
+    parts = [DecodedRecords(part, augmentations.decode) for part in records]
 
     def features(encoder: nn.Module) -> "list[FeatureTable]":
-        return [extract_features(encoder, given, part, batch_size, device) for part in parts]
+        return [extract_features(encoder, augmentations, part, batch_size, device) for part in parts]
 
     tables: dict[str, list[FeatureTable]] = {}
     if raw:
-        tables |= raw_tables(modality, given, parts)
+        tables |= raw_tables(modality, augmentations, parts)
     if untrained:
         tables["untrained encoder"] = features(load(encoder, weights=False).encoder)
     return {**tables, "trained encoder": features(trained)}
@@ -128,7 +131,6 @@ def _evaluate(
     from bt_multimodal.evaluation.report import check_empty, compare, save_comparison
 
     keep_freed_memory()
-    sys.path.insert(0, os.getcwd())  # a user's own encoder
     torch.manual_seed(arguments.seed)
     if arguments.run_dir:
         check_empty(arguments.run_dir)
@@ -141,7 +143,9 @@ def _evaluate(
         test_split=arguments.test_split,
         require_labels=True,
     )
-    tables = representations(arguments.encoder, splits[:2], modality, device=arguments.device, load=load)
+    tables = representations(
+        arguments.encoder, (splits.train, splits.test), modality, device=arguments.device, load=load
+    )
     width = tables["trained encoder"][0].features.shape[1]
     report = compare(
         tables, modality.unit, splits.held_out,

@@ -1,4 +1,4 @@
-"""The command line of tasks that train linear SVMs on a frozen encoder, one a class.
+"""The command that trains linear SVMs on a frozen encoder, one a class.
 
 Lightning has no part in it, and the rest is imported when there is something to do.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bt_multimodal.commands.cli import run_command
-from bt_multimodal.evaluation.svm_probe import COSTS, check_targets, mean_average_precision, svm_probe
+from bt_multimodal.commands.keys import AUGMENTATIONS, ENCODER, Group, Key, Keys
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -29,7 +29,7 @@ class TargetedRecords(Protocol):
     def targets(self) -> "Tensor": ...
 
 
-# Of a source, its training and its test split.
+# (source, training split, test split) -> the records of both
 Open = Callable[[str, str, str], tuple[TargetedRecords, TargetedRecords]]
 
 
@@ -50,6 +50,12 @@ class DataOptions:
     batch_size: int = 64
 
 
+def _published_costs() -> list[float]:
+    from bt_multimodal.evaluation.svm_probe import COSTS
+
+    return list(COSTS)
+
+
 @dataclass
 class SvmOptions:
     """How the SVMs are trained.
@@ -61,51 +67,48 @@ class SvmOptions:
             otherwise they are left out, as they always are in testing.
     """
 
-    costs: list[float] = field(default_factory=lambda: list(COSTS))
+    costs: list[float] = field(default_factory=_published_costs)
     folds: int = 3
     difficult_as_absent: bool = True
 
 
-def svm_task(
-    doc: str, modality: "Callable[[], tuple[Modality, Open]]", argv: Sequence[str] | None = None
+KEYS: Keys = (
+    Key("seed", "seed of the untrained weights and the solver", int, 0),
+    Key("run_dir", "where to keep the results, if given", str | None),
+    ENCODER[0],
+    Key("device", "of the encoder; auto: CUDA if there is one", str, "auto"),
+    AUGMENTATIONS,
+    Group("data", "bt_multimodal.commands.svm.DataOptions", "what to train and test on", instantiate=True),
+    Group("svm", "bt_multimodal.commands.svm.SvmOptions", "how the SVMs are trained", instantiate=True),
+)
+
+
+def svm(
+    doc: str,
+    modality: "Callable[[], tuple[Modality, Open]]",
+    argv: Sequence[str] | None = None,
+    name: str = "train",
 ) -> int:
-    """Run an SVM task's command line; see `run_command`.
+    """Run an SVM command; see `run_command`.
 
     Args:
-        modality: a function giving the `Modality` and what opens a source (its imports wait).
+        modality: returns the `Modality` and what opens a source (its imports wait).
+        name: the folder of ``encoders`` with the modality's encoders, and its extra.
     """
-    return run_command(doc, argv, _parser, lambda parser, config: _fit(parser, config, *modality()))
+    return run_command(doc, argv, KEYS, lambda parser, config: _svm(parser, config, *modality()), name)
 
 
-def _parser() -> "ArgumentParser":
-    from jsonargparse import ArgumentParser
-    from torch import nn
-
-    parser = ArgumentParser(exit_on_error=False, prog="fit", allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="a YAML file; keys given after it win")
-    parser.add_argument("--seed", type=int, default=0, help="of the untrained weights and the solver")
-    parser.add_argument(
-        "--run_dir", type=str | None, default=None, help="where to keep the results, if given"
-    )
-    parser.add_argument("--encoder", type=str, required=True, help="run directory or encoder.safetensors")
-    parser.add_argument(
-        "--device", type=str, default="auto", help="of the encoder; auto: CUDA if there is one"
-    )
-    parser.add_subclass_arguments(nn.Module, "views", required=True)
-    parser.add_class_arguments(DataOptions, "data")
-    parser.add_class_arguments(SvmOptions, "svm")
-    return parser
-
-
-def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality", open_splits: Open) -> int:
+def _svm(parser: "ArgumentParser", config: "Namespace", modality: "Modality", open_splits: Open) -> int:
     import torch
 
     from bt_multimodal.commands.probe import representations
-    from bt_multimodal.evaluation.report import Comparison, save_comparison
+    from bt_multimodal.evaluation.figures import Figure, Rows
+    from bt_multimodal.evaluation.report import Comparison, check_empty, save_comparison
+    from bt_multimodal.evaluation.svm_probe import check_targets, mean_average_precision, svm_probe
 
     run = Path(config.run_dir) if config.run_dir else None
-    if run and run.is_dir() and any(run.iterdir()):
-        raise ValueError(f"{run} is not empty")
+    if run:
+        check_empty(run)
     data, svm = config.data, config.svm
     train, test = open_splits(data.source, data.train_split, data.test_split)
     classes = train.records.classes
@@ -117,9 +120,9 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality", op
     torch.manual_seed(config.seed)
     tables = representations(
         config.encoder, (train.records, test.records), modality,
-        device=device, views=parser.instantiate(config).views, batch_size=data.batch_size,
+        device=device, augmentations=parser.instantiate(config).views, batch_size=data.batch_size,
     )  # fmt: skip
-    rows: dict[str, dict[str, tuple[float, float | None]]] = {}
+    rows: Rows = {}
     svms: dict[str, dict[str, Any]] = {}
 
     for name, (fitted, tested) in tables.items():
@@ -130,7 +133,7 @@ def _fit(parser: "ArgumentParser", config: "Namespace", modality: "Modality", op
         )  # fmt: skip
         area, areas = mean_average_precision(found.scores, targets, classes=classes)
         eleven, elevens = mean_average_precision(found.scores, targets, True, classes)
-        rows[name] = {"mAP": (100 * area, None), "mAP (11-point)": (100 * eleven, None)}
+        rows[name] = {"mAP": Figure(100 * area), "mAP (11-point)": Figure(100 * eleven)}
         columns = (100 * areas, 100 * elevens, found.costs, 100 * found.validation.max(1).values)
         keys = ("AP", "AP (11-point)", "C", "AP in cross-validation")
         figures = torch.stack(columns, dim=1).tolist()

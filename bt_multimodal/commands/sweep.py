@@ -1,13 +1,13 @@
 """Many pretraining runs that differ in one thing each, and one table of them all.
 
-An ablation is a YAML file that is laid over a base config. Its header may hold what was published:
-a line ``# paper: 57.3``, top-1 in per cent.
+An ablation is a YAML file that is laid over a base config. What was published of them stands in a CSV
+file beside them (`read_published`).
 """
 
 import contextlib
+import csv
 import os
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -35,10 +35,18 @@ class Run(NamedTuple):
         return (self.folder / "table.json").is_file()
 
 
-def published(path: Path) -> float | None:
-    """The figure after ``# paper:`` in a file's header, if there is one."""
-    found = re.search(r"^# paper:\s*([\d.]+)", path.read_text(), re.MULTILINE)
-    return float(found[1]) if found else None
+def read_published(path: Path) -> dict[str, float]:
+    """Published top-1 accuracies in per cent by the names of ablations, from a file ``ablation,top_1``.
+
+    Raises:
+        ValueError: a file that does not have these columns, or a cell that is no number.
+    """
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return {row["ablation"]: float(row["top_1"]) for row in rows}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} needs the columns ablation and top_1, a number: {error}") from error
 
 
 def plan(
@@ -112,7 +120,7 @@ def _measure(run: Run, modality: "Modality") -> None:
     keys = ("source", "content_column", "label_column", "train_split", "test_split")
     splits = open_source(modality=modality, **{key: data.get(key) for key in keys}, require_labels=True)
     torch.manual_seed(run.seed)
-    tables = representations(run.folder, splits[:2], modality, run.raw, run.untrained)
+    tables = representations(run.folder, (splits.train, splits.test), modality, run.raw, run.untrained)
     save_comparison(run.folder, compare(tables, modality.unit, splits.held_out, per_class=[], seed=run.seed))
 
 
@@ -140,25 +148,28 @@ def sweep(runs: Sequence[Run], modality: "Callable[[], Modality]", processes: in
     return failed
 
 
-def table(runs: Sequence[Run], ablations: Sequence[Path], base: Path) -> "Comparison":
+def table(runs: Sequence[Run], ablations: Sequence[Path], published: Mapping[str, float]) -> "Comparison":
     """Mean and sample standard deviation over the seeds of every row, beside the published figure.
 
     Rows without a single run that ended are left out.
+
+    Args:
+        published: by the names of ablations, and of the baseline, ``"baseline"``.
     """
+    from bt_multimodal.evaluation.figures import Figure
     from bt_multimodal.evaluation.report import Comparison, load_comparison, spread
 
-    figures = {BASELINE: published(base), **{path.stem: published(path) for path in ablations}}
     title, rows = "", {}
-    for name, paper in figures.items():
+    for name in (BASELINE, *(path.stem for path in ablations)):
         found: dict[str, list[dict]] = {}
         for comparison in (load_comparison(run.folder) for run in runs if run.name == name and run.ended):
             title = comparison.title
             for row, cells in comparison.rows.items():
                 found.setdefault(row, []).append(cells)
         for row, each in found.items():
-            summary = {column: spread([cells[column][0] for cells in each]) for column in each[0]}
+            summary = {column: spread([cells[column].mean for cells in each]) for column in each[0]}
             trained = row == "trained encoder"
-            if trained and paper is not None:
-                summary["paper"] = (paper, None)
+            if trained and name in published:
+                summary["paper"] = Figure(published[name])
             rows[name if trained else row] = summary
     return Comparison(f"{title}; mean ± standard deviation over seeds", rows)

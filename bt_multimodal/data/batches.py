@@ -1,4 +1,4 @@
-"""Batches of twin views: what a batch holds, and the order of the samples."""
+"""Batches of twin views: how one is made from decoded records, and in which order the samples come."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -7,31 +7,25 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from bt_multimodal.augmentation_set import AugmentationSet, completed
+from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.decoding import DecodedRecords
-from bt_multimodal.data.records import DataError
-from bt_multimodal.views import (
-    AugmentationSet,
-    Views,
-    collate_views,
-    draw_parameters,
-    draw_views,
-    record_parameters,
-)
+from bt_multimodal.views import Views, collate_views, draw_parameters, draw_views, record_parameters
 
 
 class TwinDataset(Dataset):
     """Both views of any sample at any epoch, as far as a worker makes them.
 
-    Asked for whole batches of ``(epoch, index)`` pairs; gives `Views` of `Drawn`.
+    It is asked for whole batches of ``(epoch, index)`` pairs and returns `Views` of `Drawn`.
 
     Args:
         records: decoded records.
-        augmentations: see `bt_multimodal.views`.
+        augmentations: the augmentation set.
         seed: the run's seed; with epoch and index it fixes every view.
     """
 
     def __init__(self, records: DecodedRecords, augmentations: AugmentationSet, seed: int):
-        self.records, self.augmentations, self.seed = records, augmentations, seed
+        self.records, self.augmentations, self.seed = records, completed(augmentations), seed
 
     def __len__(self) -> int:
         return len(self.records)
@@ -39,13 +33,15 @@ class TwinDataset(Dataset):
     def __getitems__(self, keys: list[tuple[int, int]]) -> Views:
         epoch = keys[0][0]
         index = torch.tensor([i for _, i in keys])
-        read = getattr(self.augmentations, "read", None)
+        read = self.augmentations.read
         if read is None or self.records.cached:
             decoded, label = self.records.batch(index)
             return draw_views(self.augmentations, decoded, label, self.seed, epoch, index)
         parameters = draw_parameters(self.augmentations, self.seed, epoch, index)
-        asked = record_parameters(self.augmentations, parameters)
-        made, label = self.records.read(index, lambda file, k: [read(file, own) for own in asked[k]])
+        per_sample = record_parameters(self.augmentations, parameters, len(index))
+        made, label = self.records.read(
+            index, lambda file, k: [read(file, of_view) for of_view in per_sample[k]]
+        )
         return collate_views(self.augmentations, parameters, made, label)
 
     def __getitem__(self, key: tuple[int, int]) -> Views:
@@ -55,6 +51,19 @@ class TwinDataset(Dataset):
 def shuffled(n: int, seed: int, of: int) -> Tensor:
     """``0 .. n - 1`` in an order that depends on (seed, of) alone, such as a run's seed and an epoch."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + of))
+
+
+def check_batch_size(batch_size: int, n: int, world: int = 1) -> None:
+    """Refuse a global batch larger than the ``n`` samples, or smaller than 2 or the number of ranks.
+
+    Raises:
+        DataError: which sizes work.
+    """
+    if not max(2, world) <= batch_size <= n:
+        raise DataError(
+            f"batch_size {batch_size} does not work with {n} training samples and {world} rank(s): "
+            f"choose one from {max(2, world)} to {n}"
+        )
 
 
 class GlobalBatches(Sampler[list[tuple[int, int]]]):
@@ -84,11 +93,7 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         world: int = 1,
         start: tuple[int, int] = (0, 0),
     ):
-        if not max(2, world) <= batch_size <= n:
-            raise DataError(
-                f"batch_size {batch_size} does not work with {n} training samples and {world} rank(s): "
-                f"choose one from {max(2, world)} to {n}"
-            )
+        check_batch_size(batch_size, n, world)
         self.n, self.batch_size, self.seed, self.rank, self.world = n, batch_size, seed, rank, world
         self.epoch, self._start = start[0], start
 
@@ -110,20 +115,6 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         done = self._start[1] if epoch == self._start[0] else 0
         for batch in order[: len(self) * self.batch_size].view(-1, self.batch_size)[done:]:
             yield [(epoch, i) for i in batch[self.rank :: self.world].tolist()]
-
-
-def place(trainer: Any, steps: int) -> tuple[int, int, tuple[int, int]]:
-    """Rank, number of ranks, and `GlobalBatches`'s ``start`` of a Lightning trainer, if there is one.
-
-    Args:
-        steps: batches of an epoch.
-    """
-    if trainer is None:
-        return 0, 1, (0, 0)
-    limit = trainer.limit_train_batches
-    steps = min(steps, limit) if isinstance(limit, int) else int(steps * limit)
-    epoch = trainer.current_epoch
-    return trainer.global_rank, trainer.world_size, (epoch, max(0, trainer.global_step - epoch * steps))
 
 
 def as_is(batch: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Raw records to tensors, under one policy for damaged ones."""
+"""Undecoded records to tensors, under one policy for damaged ones."""
 
 import copy
 import math
@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,21 +26,21 @@ class DecodedRecords:
     """Records as tensors. A damaged one is named in a warning, once, and counted.
 
     Training takes another record in its place (`batch`, `read`), evaluation leaves it out (`get`).
-    Damage is an error once more records than allowed are damaged, or, since each of many loader
-    processes sees a part of them only, once those that training has tried in one process have
-    clearly more than their share.
+    Damage is an error once more records than allowed are damaged. Each of many loader processes sees a
+    part of the records only, so damage is also an error once those that training has tried in one process
+    have clearly more than their share.
 
     Args:
-        records: raw records.
-        decode: raw content to a tensor, no randomness; an exception means a damaged record.
+        records: undecoded records.
+        decode: turns an undecoded content into a tensor, without randomness; an exception means that the
+            record is damaged.
         cache: decode everything now and keep it in memory.
         allowed: the share of the records above which damage is an error.
-        tally: where ``records`` are a part of a whole of unknown size, the count over its parts; only
-            the second rule holds then.
+        tally: the count over several sets of records, where ``records`` are one part of a whole of unknown
+            size; then only the second rule holds.
 
     Attributes:
-        labels: ``[N]`` int64, -1: none.
-        classes: the class names.
+        records: the undecoded records, with their labels, classes and names.
 
     Raises:
         DataError: too many damaged records, here or in any later call.
@@ -55,10 +54,10 @@ class DecodedRecords:
         allowed: float = 0.01,
         tally: Tally | None = None,
     ):
-        self.labels, self.classes = records.labels, records.classes
-        self._records, self._decode, self._allowed = records, decode, allowed
+        self.records = records
+        self._whole, self._decode, self._allowed = records, decode, allowed
         self._most = allowed * len(records) if tally is None else math.inf
-        # A subset shares all but `labels` and `_rows` with its origin: one count, one cache.
+        # A subset shares all but `records` and `_rows` with its origin: one count of damage, one cache.
         self._rows = torch.arange(len(records))
         self._damaged: set[int] = set()
         self._tried, self._tally = bytearray(len(records)), tally or Tally()
@@ -69,23 +68,11 @@ class DecodedRecords:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def name(self, i: int) -> str:
-        """How to name record ``i`` in a message."""
-        return self._records.name(int(self._rows[i]))
-
-    def raw(self, i: int) -> bytes | np.ndarray:
-        """The undecoded content of record ``i``.
-
-        Raises:
-            OSError: as `Records.raw`.
-        """
-        return self._records.raw(int(self._rows[i]))
-
     def subset(self, indices: Tensor | Sequence[int]) -> "DecodedRecords":
         """The records at ``indices``, in that order."""
         part = copy.copy(self)
-        at = torch.as_tensor(indices, dtype=torch.int64)
-        part._rows, part.labels = self._rows[at], self.labels[at]
+        part.records = self.records.subset(indices)
+        part._rows = self._rows[torch.as_tensor(indices, dtype=torch.int64)]
         return part
 
     @property
@@ -98,27 +85,27 @@ class DecodedRecords:
         row = int(self._rows[i])
         if self._cache is not None:
             return self._cache[row]
-        return self._guarded(row, lambda: self._decode(self._records.raw(row)))
+        return self._guarded(row, lambda: self._decode(self._whole.raw(row)))
 
     def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Records and labels at ``indices [B]``, other ones in the place of the damaged."""
+        """Records and labels at ``indices [B]``; another record takes the place of a damaged one."""
         return self._intact(indices, lambda i, _: self.get(i))
 
     def read(self, indices: Tensor, read: Callable[[BinaryIO, int], T]) -> tuple[list[T], Tensor]:
-        """What ``read(file, k)`` takes of the open file of each record, and the labels.
+        """What ``read(file, k)`` takes from the open file of each record, and the labels.
 
         ``k`` counts from 0 over ``indices [B]``; another record takes the place of a damaged one.
         """
 
         def opened(row: int, k: int) -> T:
-            with self._records.open(row) as file:
+            with self._whole.open(row) as file:
                 return read(file, k)
 
-        def one(i: int, k: int) -> T | None:
+        def guarded(i: int, k: int) -> T | None:
             row = int(self._rows[i])
             return self._guarded(row, lambda: opened(row, k))
 
-        return self._intact(indices, one)
+        return self._intact(indices, guarded)
 
     def _guarded(self, row: int, take: Callable[[], T]) -> T | None:
         if row in self._damaged:
@@ -129,12 +116,12 @@ class DecodedRecords:
             self._note(row, error)
             return None
 
-    def _intact(self, indices: Tensor, one: Callable[[int, int], T | None]) -> tuple[list[T], Tensor]:
+    def _intact(self, indices: Tensor, take: Callable[[int, int], T | None]) -> tuple[list[T], Tensor]:
         taken: list[T] = []
         sources: list[int] = []
         for k, i in enumerate(indices.tolist()):
             for _ in range(len(self)):
-                item = one(i, k)
+                item = take(i, k)
                 self._count(i, item is None)
                 if item is not None:
                     break
@@ -143,7 +130,7 @@ class DecodedRecords:
                 raise DataError("every record is damaged")
             taken.append(item)
             sources.append(i)
-        return taken, self.labels[sources]
+        return taken, self.records.labels[sources]
 
     def _count(self, i: int, damaged: bool) -> None:
         """Training tries records at random, so those tried speak for the others; in order they would not."""
@@ -158,14 +145,14 @@ class DecodedRecords:
         if damaged and tally.damaged > expected + 5 * math.sqrt(expected) + 5:
             raise DataError(
                 f"{tally.damaged} of the {tally.tried} records tried so far are damaged, the last being "
-                f"{self.name(i)}: clearly over the allowed {100 * self._allowed:.3g} %"
+                f"{self.records.name(i)}: clearly over the allowed {100 * self._allowed:.3g} %"
             )
 
     def _note(self, row: int, error: Exception) -> None:
         self._damaged.add(row)
         reason = shortened(" ".join(f"{type(error).__name__}: {error}".split()), 500)
-        text = f"damaged record {self._records.name(row)}: {reason}"
-        count, total = len(self._damaged), len(self._records)
+        text = f"damaged record {self._whole.name(row)}: {reason}"
+        count, total = len(self._damaged), len(self._whole)
         if count > self._most:
             raise DataError(
                 f"{text} ({count} of {total} damaged so far, over the allowed {int(self._most)})"

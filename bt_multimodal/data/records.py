@@ -5,7 +5,7 @@ import copy
 import io
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, chain
 from pathlib import Path
@@ -114,6 +114,12 @@ class Records:
             if isinstance(found, Path | Stretch):
                 return shortened(str(found), 300)
         return f"{part.origin} row {row}"
+
+    def contents(self) -> Iterator[bytes | np.ndarray]:
+        """All undecoded contents in order; those that cannot be read are left out."""
+        for i in range(len(self)):
+            with contextlib.suppress(OSError):  # named and counted when it is decoded
+                yield self.raw(i)
 
     def subset(self, indices: Tensor | Sequence[int]) -> "Records":
         """The records at ``indices``, in that order; the classes stay."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.data.batches import TwinDataset, as_is, shuffled
 from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.decoding import DecodedRecords, Tally
@@ -24,7 +25,8 @@ from bt_multimodal.data.records import Part, Records
 from bt_multimodal.data.stream_files import hub_files, local_files
 from bt_multimodal.data.tables import Asked, as_content, check_hub_name, nowhere, within
 from bt_multimodal.data.tars import Stretch
-from bt_multimodal.views import AugmentationSet, Views
+from bt_multimodal.modality import Modality
+from bt_multimodal.views import Views
 
 CHUNK = 2048  # records at a time
 _LARGEST = 2**28  # bytes that are fetched for a record
@@ -161,6 +163,20 @@ def _share(files: list[int], part: int, parts: int) -> list[tuple[int, int, int]
     groups = math.gcd(len(left), parts)
     shared = [(file, part // groups, parts // groups) for file in left[part % groups :: groups]]
     return [(file, 0, 1) for file in files[part:whole:parts]] + shared
+
+
+def open_stream(
+    source: str, modality: Modality, content_column: str | None = None, split: str | None = None
+) -> Stream:
+    """The training records of a source of one modality, to be read row by row.
+
+    Args:
+        source, content_column: as in `Stream`.
+        split: its name, ``"train"`` by default.
+    """
+    return Stream(
+        source, modality.columns, content_column, split or "train", modality.extensions, modality.inline
+    )
 
 
 class TwinStream(IterableDataset):

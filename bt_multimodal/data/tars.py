@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bt_multimodal.compat import forget_members
+
 
 class Stretch(NamedTuple):
     """The bytes of a file that are a member's content."""
@@ -68,7 +70,7 @@ def _files(path: Path) -> Iterator[tuple[str, Stretch]]:
             end = file.seek(0, os.SEEK_END)
             at = 0
             while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # or it would keep them all
+                forget_members(tar)
                 here = member.isreg() and not member.issparse()
                 # A size may be anything, negative as well.
                 if tar.offset <= at or (here and member.offset_data + member.size > end):

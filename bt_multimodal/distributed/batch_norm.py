@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from bt_multimodal.compat import BatchNorm
 from bt_multimodal.distributed.collectives import sum_across_ranks, world_size
 
 
-class CpuSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+class CpuSyncBatchNorm(BatchNorm):
     """What ``nn.SyncBatchNorm`` is, on CPUs, which that refuses; for ranks whose batches differ in size.
 
     In one process, or in evaluation mode, an ordinary BatchNorm.

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
+from bt_multimodal.compat import process_group_store
 from bt_multimodal.distributed.collectives import world_size
 from bt_multimodal.errors import TRY_AGAIN
 
@@ -93,7 +94,7 @@ class RankWatch:
         self._rank, self._others = dist.get_rank(), [r for r in range(world_size()) if r != dist.get_rank()]
         self._host = socket.gethostname()
         group: Any = dist.group.WORLD
-        self._store = group.get_group_store()  # kept: the server ends with it where it is this process's
+        self._store = process_group_store(group)  # kept: the server ends with it where it is this process's
         client = self._store.clone()  # the main thread's calls may wait, and these must not wait for them
         self._keys = f"rank_watch/{next(_watches)}"
         # One thread talks to the store, and may wait for a machine that is gone; one judges and never waits.

@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bt_multimodal.augmentation_set import AugmentationSet, completed, stacks
 from bt_multimodal.data.decoding import DecodedRecords
 from bt_multimodal.modality import Modality
 from bt_multimodal.twins import check_encoder, check_representation
-from bt_multimodal.views import AugmentationSet, collate
 
 
 class FeatureTable(NamedTuple):
@@ -37,6 +37,7 @@ def _batches(
     """Intact records cleaned and stacked, ``[B, ...]`` at a time, with their indices."""
     if batch_size < 1:
         raise ValueError(f"batch_size is 1 or more, not {batch_size}")
+    augmentations = completed(augmentations)
     for start in range(0, len(records), batch_size):
         batch: list[Tensor] = []
         indices: list[int] = []
@@ -46,13 +47,14 @@ def _batches(
                 continue
             batch.append(augmentations.clean(decoded))
             indices.append(index)
-            if batch[-1].shape != batch[0].shape and not hasattr(augmentations, "collate"):
+            if batch[-1].shape != batch[0].shape and stacks(augmentations):
+                first, last = (records.records.name(i) for i in (indices[0], index))
                 raise ValueError(
-                    f"clean() must give one shape: {records.name(index)} is {list(batch[-1].shape)}, "
-                    f"{records.name(indices[0])} is {list(batch[0].shape)}"
+                    f"clean() must give one shape: {last} is {list(batch[-1].shape)}, "
+                    f"{first} is {list(batch[0].shape)}"
                 )
         if batch:
-            yield collate(augmentations, batch), indices
+            yield augmentations.collate(batch), indices
 
 
 def _table(records: DecodedRecords, rows: Iterable[tuple[Tensor, list[int]]]) -> FeatureTable:
@@ -62,7 +64,7 @@ def _table(records: DecodedRecords, rows: Iterable[tuple[Tensor, list[int]]]) ->
         indices += at
     if not features:
         raise ValueError("there are no records to take features of")
-    return FeatureTable(torch.cat(features), records.labels[indices], list(records.classes))
+    return FeatureTable(torch.cat(features), records.records.labels[indices], list(records.records.classes))
 
 
 def check_device(device: torch.device | str) -> torch.device:

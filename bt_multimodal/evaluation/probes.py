@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bt_multimodal.draws import uniforms
 from bt_multimodal.evaluation.features import FeatureTable
+from bt_multimodal.evaluation.figures import Cells, Figure
 from bt_multimodal.evaluation.mlp_probe import mlp_probe
 
 _FLOAT32_FROM = 20_000  # rows from which the linear probe is solved in float32
@@ -283,7 +284,7 @@ def evaluate(
     seed: int = 0,
     linear: bool = True,
     mlp: bool = False,
-) -> dict[str, tuple[float, float | None]]:
+) -> Cells:
     """Accuracies in per cent: kNN and linear on all labels, and linear on a few labels a class.
 
     Args:
@@ -296,8 +297,7 @@ def evaluate(
         mlp: with the recipe of HEAR on all labels (`mlp_probe`; minutes).
 
     Returns:
-        ``{"kNN": (accuracy, None), "linear": (accuracy, None), "linear, 10 a class": (mean, std)}``;
-        the sample standard deviation over draws, ``None`` for one draw.
+        The columns "kNN", "linear" and "linear, 10 a class"; the last with its spread over draws.
 
     Raises:
         ValueError: tables that do not belong together, or a class with fewer labels than asked for.
@@ -314,14 +314,12 @@ def evaluate(
     _check(x, y, test.features)
     # First the draws: a class with too few labels is told before the long fits.
     picks = {count: [few_labels(y, count, draw, seed) for draw in range(draws)] for count in per_class}
-    results: dict[str, tuple[float, float | None]] = {
-        "kNN": (accuracy(knn(x, y, test.features, min(k, len(x))), test.labels), None)
-    }
+    results: Cells = {"kNN": Figure(accuracy(knn(x, y, test.features, min(k, len(x))), test.labels))}
     if linear:
         predicted = linear_probe(x, y, test.features, statistics=statistics)
-        results["linear"] = (accuracy(predicted, test.labels), None)
+        results["linear"] = Figure(accuracy(predicted, test.labels))
     if mlp:
-        results["MLP"] = (accuracy(mlp_probe(x, y, test.features, seed), test.labels), None)
+        results["MLP"] = Figure(accuracy(mlp_probe(x, y, test.features, seed), test.labels))
     for count, indices in picks.items():
         scores = torch.tensor(
             [
@@ -331,5 +329,5 @@ def evaluate(
             dtype=torch.float64,
         )
         spread = scores.std().item() if draws > 1 else None
-        results[f"linear, {count} a class"] = (scores.mean().item(), spread)
+        results[f"linear, {count} a class"] = Figure(scores.mean().item(), spread)
     return results

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bt_multimodal.evaluation.features import FeatureTable
+from bt_multimodal.evaluation.figures import Figure, Rows
 from bt_multimodal.evaluation.probes import evaluate
 
 _PANELS = (
@@ -86,7 +87,7 @@ class Comparison(NamedTuple):
     """
 
     title: str
-    rows: dict[str, dict[str, tuple[float, float | None]]]
+    rows: Rows
     measure: str = "accuracy in %"
 
     def __str__(self) -> str:
@@ -97,7 +98,7 @@ def compare(
     tables: Mapping[str, Sequence[FeatureTable]],
     unit: str,
     held_out: bool,
-    baselines: Callable[..., dict[str, dict[str, tuple[float, float | None]]]] | None = None,
+    baselines: Callable[..., Rows] | None = None,
     **probes: Any,
 ) -> Comparison:
     """The final table: what the probes say of several representations of the same data.
@@ -143,12 +144,17 @@ def load_comparison(run: Path) -> Comparison:
     """
     if not (run / "table.json").is_file():
         raise ValueError(f"{run} holds no table.json: no run, or one that has not ended")
-    return Comparison(**json.loads((run / "table.json").read_text()))
+    saved = json.loads((run / "table.json").read_text())
+    rows = {
+        name: {column: Figure(*figure) for column, figure in cells.items()}
+        for name, cells in saved["rows"].items()
+    }
+    return Comparison(**{**saved, "rows": rows})
 
 
-def spread(values: Sequence[float]) -> tuple[float, float | None]:
+def spread(values: Sequence[float]) -> Figure:
     """Mean and sample standard deviation; ``None`` for that of a single value."""
-    return mean(values), stdev(values) if len(values) > 1 else None
+    return Figure(mean(values), stdev(values) if len(values) > 1 else None)
 
 
 def over_runs(paths: Sequence[Path]) -> Comparison:
@@ -167,14 +173,14 @@ def over_runs(paths: Sequence[Path]) -> Comparison:
     for path, run in zip(paths, runs, strict=True):
         if run.title != first.title or [*map(list, run.rows.values())] != [*map(list, first.rows.values())]:
             raise ValueError(f"{path} measured something else than {paths[0]}: {run.title}; {first.title}")
-    rows: dict[str, dict[str, tuple[float, float | None]]] = {}
+    rows: Rows = {}
     for name, cells in first.rows.items():
         rows[name] = {column: spread([run.rows[name][column][0] for run in runs]) for column in cells}
     title = f"{first.title}; mean ± standard deviation of {len(runs)} runs"
     return first._replace(title=title, rows=rows)
 
 
-def format_table(rows: Mapping[str, Mapping[str, tuple[float, float | None]]], measure: str) -> str:
+def format_table(rows: Mapping[str, Mapping[str, Figure]], measure: str) -> str:
     """Figures in per cent: a row per representation, a column per probe, mean +- std over draws."""
     fullest_first = sorted(rows.values(), key=len, reverse=True)
     columns = list(dict.fromkeys(name for cells in fullest_first for name in cells))

@@ -13,12 +13,15 @@ import lightning.pytorch as pl
 import torch
 from tqdm import tqdm
 
+from bt_multimodal.augmentation_set import AugmentationSet
+from bt_multimodal.compat import has_scaler
+from bt_multimodal.data.batches import shuffled
 from bt_multimodal.errors import TrainingFailedError
 from bt_multimodal.evaluation.features import extract_features
 from bt_multimodal.evaluation.probes import accuracy, dead_dimensions, effective_rank, knn
 from bt_multimodal.safe_files import write_safely
 from bt_multimodal.training.pretraining import Pretraining
-from bt_multimodal.training.pretraining_data import TwinData
+from bt_multimodal.training.pretraining_data import PretrainingData
 from bt_multimodal.training.run_checkpoints import last_good
 
 
@@ -114,7 +117,7 @@ class Watch(pl.Callback):
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
         # A scaler has its own way with gradients that overflow.
-        if trainer.global_step % self._every or getattr(trainer.precision_plugin, "scaler", None) is not None:
+        if trainer.global_step % self._every or has_scaler(trainer):
             return
         named = [(name, p.grad) for name, p in pl_module.named_parameters() if p.grad is not None]
         norms = torch.stack([norm.float() for norm in torch._foreach_norm([grad for _, grad in named])])
@@ -227,36 +230,43 @@ class OnlineProbe(pl.Callback):
 
     Args:
         metrics: where the figures go.
+        augmentations: the augmentation set, whose clean views the encoder is given.
+        seed: of the choice of the bank.
         every: epochs between two looks; the last epoch is always looked at.
-        bank: training samples in the kNN's bank at most.
+        bank: training samples in the kNN's bank at most, drawn at random.
         busy: entered while rank 0 looks and the others wait.
     """
 
     def __init__(
         self,
         metrics: MetricsFile,
+        augmentations: AugmentationSet,
+        seed: int = 0,
         every: int = 1,
         bank: int = 10_000,
         busy: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ):
-        self._metrics, self._every, self._bank, self._busy = metrics, every, bank, busy
+        self._metrics, self._augmentations, self._seed = metrics, augmentations, seed
+        self._every, self._bank, self._busy = every, bank, busy
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         epoch = trainer.current_epoch + 1
         if epoch % self._every and epoch != trainer.max_epochs:
             return
-        data: TwinData = trainer.datamodule  # type: ignore[attr-defined]
-        if not len(data.validation) or not data.labelled or not trainer.is_global_zero:
+        data: PretrainingData = trainer.datamodule  # type: ignore[attr-defined]
+        if not len(data.samples.validation) or not data.labelled or not trainer.is_global_zero:
             return
         with self._busy():
             metrics = self._look(data, pl_module)
         self._metrics.append(trainer, **metrics)
 
-    def _look(self, data: TwinData, pl_module: Any) -> dict[str, float]:
+    def _look(self, data: PretrainingData, pl_module: Any) -> dict[str, float]:
         encoder, device = pl_module.twins.encoder, pl_module.device
-        bank = data.train.subset(torch.arange(min(self._bank, len(data.train))))
-        train = extract_features(encoder, data.views, bank, device=device)
-        held = extract_features(encoder, data.views, data.validation, device=device)
+        samples = data.samples
+        # At random: the records of a folder are sorted by class.
+        bank = shuffled(len(samples.train), self._seed, 0)[: self._bank].sort().values
+        train = extract_features(encoder, self._augmentations, samples.train.subset(bank), device=device)
+        held = extract_features(encoder, self._augmentations, samples.validation, device=device)
         predicted = knn(train.features, train.labels, held.features, min(20, len(train.labels)))
         return {
             "knn": accuracy(predicted, held.labels),

@@ -14,8 +14,10 @@ import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from bt_multimodal.augmentation_set import AugmentationSet
+from bt_multimodal.training.former_names import with_new_names
 from bt_multimodal.twins import check_encoder
-from bt_multimodal.views import AugmentationSet, Labelled, finish_view
+from bt_multimodal.views import LabelledView, finish_view
 
 
 class Classifier(nn.Module):
@@ -75,7 +77,7 @@ class Classification(pl.LightningModule):
     """Training of a classifier by SGD with momentum 0.9.
 
     Args:
-        views: the augmentation set: its first view to train on, ``clean`` to test on.
+        augmentations: the augmentation set: its first view to train on, ``clean`` to test on.
         encoder: see `Classifier`.
         classes: names.
         head_lr: learning rate of the head, per 256 samples.
@@ -86,7 +88,7 @@ class Classification(pl.LightningModule):
 
     def __init__(
         self,
-        views: AugmentationSet,
+        augmentations: AugmentationSet,
         encoder: nn.Module,
         classes: Sequence[str],
         head_lr: float = 0.3,
@@ -97,20 +99,20 @@ class Classification(pl.LightningModule):
     ):
         super().__init__()
         self.classifier = Classifier(encoder, len(classes), frozen=encoder_lr == 0)
-        self._views = views
+        self._augmentations = augmentations
         self._rates = (head_lr, encoder_lr)
         self._weight_decay, self._milestones, self._gamma = weight_decay, milestones, gamma
         self._right: list[Tensor] = []
 
-    def training_step(self, batch: Labelled, batch_idx: int) -> Tensor:
-        logits = self.classifier(finish_view(self._views, batch.view))
+    def training_step(self, batch: LabelledView, batch_idx: int) -> Tensor:
+        logits = self.classifier(finish_view(self._augmentations, batch.view))
         return F.cross_entropy(logits, batch.label)
 
     def on_validation_epoch_start(self) -> None:
         self._right = []
 
-    def validation_step(self, batch: Labelled, batch_idx: int) -> None:
-        logits = self.classifier(self._views.clean_batch(batch.view))
+    def validation_step(self, batch: LabelledView, batch_idx: int) -> None:
+        logits = self.classifier(self._augmentations.clean_batch(batch.view))
         self._right.append(torch.stack([top_k(logits, batch.label, k) for k in (1, 5)], dim=1))
 
     def accuracies(self) -> tuple[float, float, int]:
@@ -120,6 +122,9 @@ class Classification(pl.LightningModule):
         counts = self.trainer.strategy.reduce(counts, reduce_op="sum")
         one, five, n = counts.tolist()
         return 100 * one / n, 100 * five / n, int(n)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = with_new_names(checkpoint["state_dict"])
 
     def configure_optimizers(self) -> Any:
         scale = self.trainer.datamodule.batch_size / 256  # type: ignore[attr-defined]

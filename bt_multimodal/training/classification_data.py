@@ -1,4 +1,4 @@
-"""Labelled records as Lightning sees them: one view to train on, clean ones to test on."""
+"""The data of a classification run, as Lightning sees them: one view to train on, clean ones to test on."""
 
 from pathlib import Path
 
@@ -7,15 +7,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bt_multimodal.data.batches import GlobalBatches, place, training_loader
+from bt_multimodal.augmentation_set import AugmentationSet, completed
+from bt_multimodal.data.batches import check_batch_size, training_loader
 from bt_multimodal.data.decoding import DecodedRecords
 from bt_multimodal.data.records import DataError, Records, open_source, stratified_split
 from bt_multimodal.evaluation.probes import few_labels
 from bt_multimodal.modality import Modality
-from bt_multimodal.views import AugmentationSet, Labelled, draw_view
+from bt_multimodal.training.place import place
+from bt_multimodal.views import LabelledView, draw_view
 
 
-class TrainDataset(Dataset):
+class OneViewDataset(Dataset):
     """The first view of any sample at any epoch; asked for batches of ``(epoch, index)`` pairs."""
 
     def __init__(self, records: DecodedRecords, augmentations: AugmentationSet, seed: int):
@@ -24,23 +26,21 @@ class TrainDataset(Dataset):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> Labelled:
+    def __getitems__(self, keys: list[tuple[int, int]]) -> LabelledView:
         index = torch.tensor([i for _, i in keys])
         decoded, label = self.records.batch(index)
-        return Labelled(draw_view(self.augmentations, decoded, self.seed, keys[0][0], index), label)
+        return LabelledView(draw_view(self.augmentations, decoded, self.seed, keys[0][0], index), label)
 
-    def __getitem__(self, key: tuple[int, int]) -> Labelled:
+    def __getitem__(self, key: tuple[int, int]) -> LabelledView:
         return self.__getitems__([key])
 
 
-class TestDataset(Dataset):
-    """Batches of cleaned records, damaged ones left out.
+class CleanDataset(Dataset):
+    """Batches of clean records; damaged ones are left out.
 
     Args:
         rank, world: which part of every batch is this rank's.
     """
-
-    __test__ = False  # no test of pytest's
 
     def __init__(
         self, records: DecodedRecords, augmentations: AugmentationSet, batch_size: int, rank: int, world: int
@@ -51,18 +51,19 @@ class TestDataset(Dataset):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, i: int) -> Labelled | None:
-        found = [(self.records.get(j), j) for j in self.batches[i].tolist()]
-        kept = [(self.augmentations.clean(decoded), j) for decoded, j in found if decoded is not None]
-        if not kept:
+    def __getitem__(self, i: int) -> LabelledView | None:
+        decoded = [(self.records.get(j), j) for j in self.batches[i].tolist()]
+        intact = [(self.augmentations.clean(record), j) for record, j in decoded if record is not None]
+        if not intact:
             return None
-        view, index = zip(*kept, strict=True)
-        return Labelled(torch.stack(view), self.records.labels[list(index)])
+        samples, index = zip(*intact, strict=True)
+        return LabelledView(self.augmentations.collate(samples), self.records.records.labels[list(index)])
 
 
 def listed(records: Records, path: str | Path) -> Tensor:
-    """Indices of the records whose file names stand in a text file, one a line, such as the published
-    1 % and 10 % of ImageNet.
+    """Indices of the records whose file names stand in a text file, one a line.
+
+    The published 1 % and 10 % of ImageNet are such files.
 
     Raises:
         DataError: no such list, or names that no record has.
@@ -71,20 +72,20 @@ def listed(records: Records, path: str | Path) -> Tensor:
         wanted = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the list {str(path)!r}: {error}") from error
-    at = {Path(records.name(i)).name: i for i in range(len(records))}
-    missing = [name for name in wanted if Path(name).name not in at]
+    indices = {Path(records.name(i)).name: i for i in range(len(records))}
+    missing = [name for name in wanted if Path(name).name not in indices]
     if missing or not wanted:
         raise DataError(
             f"{len(missing)} of {len(wanted)} names in {str(path)!r} are no records; first: {missing[:1]}"
         )
-    return torch.tensor([at[Path(name).name] for name in wanted])
+    return torch.tensor([indices[Path(name).name] for name in wanted])
 
 
-class LabelledData(pl.LightningDataModule):
+class ClassificationData(pl.LightningDataModule):
     """Labelled records of one source.
 
     Args:
-        views: the augmentation set.
+        augmentations: the augmentation set.
         modality: how to open the source.
         seed: the run's seed.
         source: as in pretraining; labels are needed.
@@ -93,14 +94,14 @@ class LabelledData(pl.LightningDataModule):
         train_split, test_split: names of the splits; found by convention.
         subset: a text file with the names of the training files to use, one a line.
         per_class: use this many labels a class, drawn by the seed.
-        validation: share of the training split to test on in the place of the test split, for choices.
+        validation: share of the training split to test on instead of the test split, for choices.
         cache: decode once and keep everything in memory.
         num_workers: loader processes.
     """
 
     def __init__(
         self,
-        views: AugmentationSet,
+        augmentations: AugmentationSet,
         modality: Modality,
         seed: int,
         source: str,
@@ -118,31 +119,27 @@ class LabelledData(pl.LightningDataModule):
         super().__init__()
         if not 0 <= validation < 1:
             raise ValueError(f"validation is a share in [0, 1), not {validation}")
+        augmentations = completed(augmentations)
         splits = open_source(
-            source,
-            modality,
-            content_column=content_column,
-            label_column=label_column,
-            train_split=train_split,
-            test_split=test_split,
-            require_labels=True,
-        )
+            source, modality, content_column=content_column, label_column=label_column,
+            train_split=train_split, test_split=test_split, require_labels=True,
+        )  # fmt: skip
         train, test, self.tested_on = splits.train, splits.test, "test"
         if validation:
-            keep, held_out = stratified_split(train.labels, validation, seed)
-            train, test, self.tested_on = train.subset(keep), train.subset(held_out), "validation"
+            rest, held_out = stratified_split(train.labels, validation, seed)
+            train, test, self.tested_on = train.subset(rest), train.subset(held_out), "validation"
         if subset is not None:
             train = train.subset(listed(train, subset))
         if per_class is not None:
             train = train.subset(few_labels(train.labels, per_class, 0, seed))
-        GlobalBatches(len(train), batch_size, seed)  # refuses a batch that does not fit, before long work
-        self.train = DecodedRecords(train, views.decode, cache)
-        self.test = DecodedRecords(test, views.decode, cache)
-        self.views, self.modality, self.seed = views, modality, seed
+        check_batch_size(batch_size, len(train))  # before long work
+        self.train = DecodedRecords(train, augmentations.decode, cache)
+        self.test = DecodedRecords(test, augmentations.decode, cache)
+        self.augmentations, self.seed = augmentations, seed
         self.batch_size, self.num_workers = batch_size, num_workers
 
     def train_dataloader(self) -> DataLoader:
-        dataset = TrainDataset(self.train, self.views, self.seed)
+        dataset = OneViewDataset(self.train, self.augmentations, self.seed)
         rank, world, start = place(self.trainer, len(dataset) // self.batch_size)
         pin_memory = torch.cuda.is_available()
         return training_loader(dataset, self.batch_size, rank, world, self.num_workers, pin_memory, start)
@@ -150,7 +147,7 @@ class LabelledData(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         rank, world, _ = place(self.trainer, 1)
         return DataLoader(
-            TestDataset(self.test, self.views, self.batch_size, rank, world),
+            CleanDataset(self.test, self.augmentations, self.batch_size, rank, world),
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),

@@ -4,41 +4,42 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from bt_multimodal.evaluation.features import evaluating
+from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.loss import BarlowTwinsLoss
 from bt_multimodal.optim import LARS, parameter_groups, schedule, warmup_cosine
 from bt_multimodal.projector import Projector
-from bt_multimodal.twins import BarlowTwins, check_encoder, check_representation
-from bt_multimodal.views import AugmentationSet, Views, finish_views
+from bt_multimodal.training.former_names import with_new_names
+from bt_multimodal.twins import BarlowTwins, check_encoder
+from bt_multimodal.views import Views, finish_views
 
 
 class Pretraining(pl.LightningModule):
     """Self-supervised training of an encoder.
 
     Args:
-        views: the augmentation set; batches of finished views need none of it.
+        augmentations: the augmentation set; batches of finished views need none of it.
         encoder: takes a view, gives ``[B, features_dim]``.
         projector: widths of its layers after the representation, or a module.
         loss: two embeddings to `LossTerms`; `bt_multimodal.loss_variants` has others.
         optimizer: on two parameter groups (`parameter_groups`); its ``lr`` is per 256 samples.
         bias_lr_ratio: learning rate of biases and normalisation as a share of the weights'.
         warmup_epochs: linear warm-up, then cosine to 1/1000, per step.
-        lr_by_batch: the weights' learning rate (per 256 samples) by the global batch, in the place of
-            the optimizer's; biases and normalisation keep theirs.
+        lr_by_batch: the weights' learning rate (per 256 samples) for each global batch size, instead of the
+            optimizer's; biases and normalisation keep theirs.
         projector_batch_norm: whether the projector's hidden layers have BatchNorm.
         predictor: two layers as wide as the embedding on the first view's (the paper's table 6).
-        stop_gradient: none through the second view (the same table).
+        stop_gradient: no gradient through the second view (the same table).
         accumulate: micro-batches that a rank's batch goes through the network in, for batches whose
             activations do not fit memory; the loss stays that of the whole batch (`BarlowTwins`).
     """
 
     def __init__(
         self,
-        views: AugmentationSet,
+        augmentations: AugmentationSet,
         encoder: nn.Module,
         projector: list[int] | nn.Module,
         loss: BarlowTwinsLoss | nn.Module,
@@ -60,12 +61,13 @@ class Pretraining(pl.LightningModule):
             predictor=second_head, stop_gradient=stop_gradient, accumulate=accumulate,
         )  # fmt: skip
         self.train()  # Lightning keeps modes as they are, and what libraries load is in evaluation mode
-        self._views = views
+        self._augmentations = augmentations
         self._optimizer, self._bias_lr_ratio = optimizer, bias_lr_ratio
         self._warmup_epochs, self._lr_by_batch = warmup_epochs, lr_by_batch
+        self._prepared: tuple[Optimizer, LRScheduler] | None = None
 
     def training_step(self, batch: Views, batch_idx: int) -> dict[str, Tensor]:
-        batch = finish_views(self._views, batch)
+        batch = finish_views(self._augmentations, batch)
         terms = self.twins(batch.first, batch.second)
         return {
             "loss": terms.total,
@@ -92,40 +94,39 @@ class Pretraining(pl.LightningModule):
         optimizer = self._optimizer(parameter_groups(self.twins, self._bias_lr_ratio))
         if self._lr_by_batch:
             if batch_size not in self._lr_by_batch:
-                there = ", ".join(map(str, self._lr_by_batch))
+                known = ", ".join(map(str, self._lr_by_batch))
                 raise ValueError(
-                    f"lr_by_batch has no learning rate for batch_size {batch_size}, only for {there}; "
+                    f"lr_by_batch has no learning rate for batch_size {batch_size}, only for {known}; "
                     "choose one of them, or give optimizer.lr and lr_by_batch null"
                 )
             weights = optimizer.param_groups[0]
             weights["lr_ratio"] = self._lr_by_batch[batch_size] / weights["lr"]
         return optimizer
 
+    def prepare(self, batch_size: int, steps: int, epochs: int) -> None:
+        """Build the optimizer and its schedule now, so that settings that do not fit are found before a run.
+
+        Args:
+            batch_size: the global batch.
+            steps: batches an epoch.
+            epochs: of the run.
+
+        Raises:
+            ValueError: as `build_optimizer` and `schedule_steps`.
+        """
+        optimizer = self.build_optimizer(batch_size)
+        self._prepared = optimizer, schedule(optimizer, batch_size, *self.schedule_steps(steps, epochs))
+
     def configure_optimizers(self) -> Any:
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        optimizer = self.build_optimizer(datamodule.batch_size)
-        warmup, total = self.schedule_steps(len(datamodule.train_dataloader()), self.trainer.max_epochs or 1)
-        scheduler = schedule(optimizer, datamodule.batch_size, warmup, total)
+        if self._prepared is None:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            self.prepare(data.batch_size, data.samples.steps, self.trainer.max_epochs or 1)
+        assert self._prepared is not None
+        optimizer, scheduler = self._prepared
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-
-def check_first_batch(model: Pretraining, views: AugmentationSet, batch: Views) -> None:
-    """Run a batch through the encoder, so that a misfit is found before a run begins.
-
-    Weights, buffers, modes and random state are left as they were.
-
-    Raises:
-        ValueError: the encoder fails on a view, or gives something other than ``[B, features_dim]``.
-    """
-    encoder = model.twins.encoder
-    try:
-        with evaluating(encoder), torch.random.fork_rng():
-            view = finish_views(views, batch).first
-            representation = encoder(view)
-    except (RuntimeError, TypeError, LookupError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{type(encoder).__name__} does not take these views: {reason}") from error
-    check_representation(encoder, representation)
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = with_new_names(checkpoint["state_dict"])

@@ -19,16 +19,16 @@ _WINDOWS = 256  # at once
 class Model(nn.Module):
     """An encoder and its front end; ``sample_rate`` and the two sizes are what HEAR asks for."""
 
-    def __init__(self, encoder: nn.Module, views: SpectrogramViews):
+    def __init__(self, encoder: nn.Module, augmentations: SpectrogramViews):
         super().__init__()
-        self.encoder, self.views = encoder, views
-        self.sample_rate = views.rate
+        self.encoder, self.augmentations = encoder, augmentations
+        self.sample_rate = augmentations.rate
         self.scene_embedding_size = self.timestamp_embedding_size = int(encoder.features_dim)  # type: ignore[arg-type]
 
     def forward(self, audio: Tensor) -> Tensor:
         """Waveforms ``[n, samples]`` in [-1, 1] to ``[n, F]``."""
         with torch.no_grad():
-            return self.encoder(self.views.clean_batch(audio)).float()
+            return self.encoder(self.augmentations.clean_batch(audio)).float()
 
 
 def load_model(model_file_path: str = "") -> Model:
@@ -37,10 +37,10 @@ def load_model(model_file_path: str = "") -> Model:
     Raises:
         ValueError: no such file, or an encoder that was not trained on spectrograms.
     """
-    encoder, views = load_encoder(model_file_path)
-    if not isinstance(views, SpectrogramViews):
-        raise ValueError(f"HEAR needs an encoder of SpectrogramViews, not of {type(views).__name__}")
-    return Model(encoder, views).eval()
+    encoder, augmentations = load_encoder(model_file_path)
+    if not isinstance(augmentations, SpectrogramViews):
+        raise ValueError(f"HEAR needs an encoder of SpectrogramViews, not of {type(augmentations).__name__}")
+    return Model(encoder, augmentations).eval()
 
 
 def get_scene_embeddings(audio: Tensor, model: Model) -> Tensor:
@@ -52,7 +52,7 @@ def get_scene_embeddings(audio: Tensor, model: Model) -> Tensor:
     Returns:
         ``[n, F]``.
     """
-    missing = max(0, model.views.samples - audio.shape[1])
+    missing = max(0, model.augmentations.samples - audio.shape[1])
     return model(functional.pad(audio, (missing // 2, missing - missing // 2)))
 
 
@@ -62,7 +62,7 @@ def get_timestamp_embeddings(audio: Tensor, model: Model) -> tuple[Tensor, Tenso
     Returns:
         Embeddings ``[n, T, F]`` and their times in milliseconds, ``[n, T]``, from 0.
     """
-    window = model.views.samples
+    window = model.augmentations.samples
     hop = round(model.sample_rate * HOP_MS / 1000)
     padded = functional.pad(audio, (window // 2, window - window // 2))
     windows = padded.unfold(1, window, hop)

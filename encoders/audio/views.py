@@ -7,9 +7,10 @@ A view is float ``[B, 1, F, T]``, normalised. Legend: ``B`` samples, ``S`` sampl
 from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.data.decoding import DecodedRecords
 from bt_multimodal.distributed.collectives import gather_dealt
 from encoders.audio import ops
@@ -19,7 +20,7 @@ from encoders.audio.log_mel import LogMel
 _MEASURED = 2000  # clips at most, evenly spaced, for the mean and standard deviation
 
 
-class SpectrogramViews(nn.Module):
+class SpectrogramViews(AugmentationSet):
     """Two distorted spectrograms of one stretch of sound (Niizumi et al., "BYOL for Audio", 2021).
 
     Both views alike: mixed in the linear domain with a past clip, random resize crop, random linear

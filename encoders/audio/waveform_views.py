@@ -3,14 +3,15 @@
 from typing import BinaryIO
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from bt_multimodal.augmentation_set import AugmentationSet
 from encoders.audio import ops
 from encoders.audio.decode import decode_audio, read_audio
 
 
-class WaveformViews(nn.Module):
+class WaveformViews(AugmentationSet):
     """Distorted waveforms with masks: ``{"input_values", "attention_mask"}``, both ``[B, S]``.
 
     Both views alike: speed, white noise at a drawn signal-to-noise ratio, a stretch of silence, gain.

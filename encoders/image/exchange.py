@@ -18,10 +18,10 @@ FORMATS = ("encoder", "torchvision", "hub")
 
 
 class Source(NamedTuple):
-    """An encoder, its views, and what its run said of it (empty if nothing)."""
+    """An encoder, its augmentations, and what its run said of it (empty if nothing)."""
 
     encoder: TorchvisionEncoder | TimmEncoder
-    views: Any
+    augmentations: Any
     figures: str
 
 
@@ -52,11 +52,11 @@ def convert(source: str | Path, target: str | Path, form: str) -> None:
         return
     if form == "encoder":
         spec = {"class_path": _path(type(read.encoder)), "init_args": {"name": read.encoder.name}}
-        views = {"class_path": _path(ReferenceViews), "init_args": {"size": read.views.size}}
+        augmentations = {"class_path": _path(ReferenceViews), "init_args": {"size": read.augmentations.size}}
         if source.suffix != ".pth":
             raise ValueError(f"{source} is in this format already")
         target.parent.mkdir(parents=True, exist_ok=True)
-        export_encoder(target, read.encoder, spec, views)
+        export_encoder(target, read.encoder, spec, augmentations)
         return
     if not isinstance(read.encoder, TorchvisionEncoder):
         raise ValueError(f"{source} holds a network of timm, not of torchvision")
@@ -95,12 +95,12 @@ def _read(source: Path) -> Source:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"the weights in {source} are not a ResNet-50's: {reason}") from error
         return Source(reference, ReferenceViews(), "")
-    encoder, views = load_encoder(source)
+    encoder, augmentations = load_encoder(source)
     if not isinstance(encoder, TorchvisionEncoder | TimmEncoder):
         kind = type(encoder).__name__
         raise ValueError(f"{source} holds a {kind}; only networks of torchvision and timm have other formats")
     table = source / "table.txt"
-    return Source(encoder, views, table.read_text() if table.is_file() else "")
+    return Source(encoder, augmentations, table.read_text() if table.is_file() else "")
 
 
 def _write_hub(folder: Path, read: Source) -> None:
@@ -111,7 +111,7 @@ def _write_hub(folder: Path, read: Source) -> None:
         raise ValueError(f"timm has no {name!r}, so nothing would load the folder")
     plain: Any = timm.create_model(name, num_classes=0)
     state = _state(read.encoder, plain)
-    known, (size, mean, std) = plain.pretrained_cfg, _pictures(read.views)
+    known, (size, mean, std) = plain.pretrained_cfg, _pictures(read.augmentations)
     config = {
         "architecture": name,
         "num_classes": 0,
@@ -132,14 +132,14 @@ def _write_hub(folder: Path, read: Source) -> None:
     (folder / "README.md").write_text(_card(read))
 
 
-def _pictures(views: Any) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+def _pictures(augmentations: Any) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
     """Size, mean and standard deviation of the pictures that the encoder takes."""
-    mean, std = getattr(views, "mean", IMAGENET_MEAN), getattr(views, "std", IMAGENET_STD)
-    return getattr(views, "size", 224), tuple(mean), tuple(std)
+    mean, std = getattr(augmentations, "mean", IMAGENET_MEAN), getattr(augmentations, "std", IMAGENET_STD)
+    return getattr(augmentations, "size", 224), tuple(mean), tuple(std)
 
 
 def _card(read: Source) -> str:
-    size, mean, std = _pictures(read.views)
+    size, mean, std = _pictures(read.augmentations)
     figures = f"```\n{read.figures.strip()}\n```" if read.figures else "No figures came with these weights."
     return f"""---
 library_name: timm

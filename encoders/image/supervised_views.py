@@ -3,13 +3,14 @@
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
+from bt_multimodal.augmentation_set import AugmentationSet
 from encoders.image import ops
 from encoders.image.views import CROP_RATIO, IMAGENET_MEAN, IMAGENET_STD
 
 
-class ClassificationViews(nn.Module):
+class ClassificationViews(AugmentationSet):
     """Random resized crop and flip, as in the reference code's evaluation (bilinear throughout).
 
     A view is float ``[B, 3, S, S]``, normalised by ImageNet's statistics.

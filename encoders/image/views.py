@@ -1,6 +1,6 @@
 """What a view of an image is: three augmentation sets, for photographs and small pictures.
 
-Each satisfies `bt_multimodal.views.AugmentationSet`. A view is float ``[B, 3, S, S]`` (digits:
+A view is float ``[B, 3, S, S]`` (digits:
 ``[B, 1, S, S]``), normalised. Legend: ``B`` samples, ``H, W`` a picture's size, ``S`` a view's.
 """
 
@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from bt_multimodal.augmentation_set import AugmentationSet
 from encoders.image import ops
 from encoders.image.ops import decode_rgb
 
@@ -28,7 +29,7 @@ def _symmetric(u: Tensor, strength: float) -> Tensor:
     return strength * (2 * u - 1)
 
 
-class ReferenceViews(nn.Module):
+class ReferenceViews(AugmentationSet):
     """The two views of Zbontar et al. (2021), appendix A, as their released code makes them.
 
     Both: random resized crop (bicubic), flip 0.5, colour jitter 0.8 in random order, greyscale 0.2.
@@ -112,7 +113,7 @@ class ReferenceViews(nn.Module):
         return ops.normalise(data.to(torch.float32) / 255, IMAGENET_MEAN, IMAGENET_STD)
 
 
-class SmallImageViews(nn.Module):
+class SmallImageViews(AugmentationSet):
     """Views of small pictures of one size, entirely on the batch; both views alike.
 
     Random resized crop (bilinear), flip 0.5, colour jitter with probability 0.8 and greyscale, the
@@ -130,7 +131,6 @@ class SmallImageViews(nn.Module):
     """
 
     draws = 11
-    on_record = None
 
     def __init__(
         self,
@@ -185,7 +185,7 @@ class SmallImageViews(nn.Module):
         return ops.normalise(data.to(torch.float32) / 255, self.mean, self.std)
 
 
-class DigitViews(nn.Module):
+class DigitViews(AugmentationSet):
     """Views of small greyscale digits, light on dark: a small affine map, a gain and noise.
 
     No flip and no crop: mirrored or halved, a digit is another one.
@@ -200,8 +200,6 @@ class DigitViews(nn.Module):
         noise: standard deviation of the Gaussian noise on values in [0, 1].
         mean, std: of values in [0, 1]; the defaults are those of scikit-learn's 8 x 8 digits.
     """
-
-    on_record = None
 
     def __init__(
         self,

@@ -28,12 +28,14 @@ class SentenceModule(nn.Module):
     def __init__(self, path: str | Path):
         super().__init__()
         loaded = load_encoder(path)
-        self.encoder, self.views = loaded.encoder, cast(Any, loaded.views)
-        self.max_seq_length = getattr(self.views, "length", None)
+        self.encoder, self.augmentations = loaded.encoder, cast(Any, loaded.augmentations)
+        self.max_seq_length = getattr(self.augmentations, "length", None)
         file = Path(path) / "encoder.safetensors" if Path(path).is_dir() else Path(path)
         with safe_open(file, framework="pt") as opened:
             described = opened.metadata()
-        self.encoder_spec, self.views_spec = (json.loads(described[key]) for key in ("encoder", "views"))
+        self.encoder_spec, self.augmentations_spec = (
+            json.loads(described[key]) for key in ("encoder", "views")
+        )
 
     @classmethod
     def load(cls, path: str) -> "SentenceModule":
@@ -42,12 +44,16 @@ class SentenceModule(nn.Module):
 
     def save(self, path: str) -> None:
         """Write ``encoder.safetensors`` to a folder."""
-        export_encoder(Path(path) / "encoder.safetensors", self.encoder, self.encoder_spec, self.views_spec)
+        export_encoder(
+            Path(path) / "encoder.safetensors", self.encoder, self.encoder_spec, self.augmentations_spec
+        )
 
     def preprocess(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Texts to the encoder's view."""
-        decoded = [self.views.clean(self.views.decode(text)) for text in texts_as_bytes(texts)]
-        return self.views.clean_batch(self.views.collate(decoded))
+        decoded = [
+            self.augmentations.clean(self.augmentations.decode(text)) for text in texts_as_bytes(texts)
+        ]
+        return self.augmentations.clean_batch(self.augmentations.collate(decoded))
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """The view to itself and ``sentence_embedding [B, features_dim]``."""
@@ -59,7 +65,7 @@ class SentenceModule(nn.Module):
 
 
 def save_sentence_transformer(
-    encoder: nn.Module, views: Any, folder: str | Path, exported: str | Path | None = None
+    encoder: nn.Module, augmentations: Any, folder: str | Path, exported: str | Path | None = None
 ) -> None:
     """Write a folder that ``SentenceTransformer(folder)`` loads, with the same embeddings.
 
@@ -68,7 +74,7 @@ def save_sentence_transformer(
     ``trust_remote_code=True`` where this checkout is importable.
 
     Args:
-        views: `TextViews`.
+        augmentations: `TextViews`.
         exported: what ``load_encoder`` read both from; only another encoder than `PretrainedText`
             needs it.
 
@@ -77,13 +83,13 @@ def save_sentence_transformer(
             an encoder without its file.
     """
     folder = Path(folder)
-    if not isinstance(views, TextViews):
-        raise ValueError(f"{type(views).__name__} are no views of texts")
+    if not isinstance(augmentations, TextViews):
+        raise ValueError(f"{type(augmentations).__name__} are no views of texts")
     if isinstance(encoder, PretrainedText):
         if encoder.pooling == "first_last":
             raise ValueError("sentence-transformers has no pooling of the first and the last layer")
         folder.mkdir(parents=True, exist_ok=True)
-        _write_transformer(folder, encoder, views)
+        _write_transformer(folder, encoder, augmentations)
         _write_pooling(folder / "1_Pooling", encoder)
         modules = [("", "sentence_transformers.models.Transformer")]
         modules += [("1_Pooling", "sentence_transformers.models.Pooling")]
@@ -106,20 +112,20 @@ def save_sentence_transformer(
     _write_json(folder / "config_sentence_transformers.json", settings)
 
 
-def _write_transformer(folder: Path, encoder: PretrainedText, views: TextViews) -> None:
+def _write_transformer(folder: Path, encoder: PretrainedText, augmentations: TextViews) -> None:
     from tokenizers import Tokenizer
 
     encoder.model.save_pretrained(folder)
-    tokens = views.tokens
+    tokens = augmentations.tokens
     (folder / "tokenizer.json").write_text(tokens.to_json())
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": Tokenizer.from_str(tokens.to_json()).id_to_token(tokens.pad),
-        "model_max_length": views.length,
+        "model_max_length": augmentations.length,
         "model_input_names": ["input_ids", "attention_mask"],
     }
     _write_json(folder / "tokenizer_config.json", settings)
-    settings = {"max_seq_length": views.length, "do_lower_case": False}
+    settings = {"max_seq_length": augmentations.length, "do_lower_case": False}
     if "add_pooling_layer" in inspect.signature(type(encoder.model).__init__).parameters:
         settings["model_args"] = {"add_pooling_layer": False}
     _write_json(folder / "sentence_bert_config.json", settings)

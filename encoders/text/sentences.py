@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from bt_multimodal.augmentation_set import stacks
 from bt_multimodal.evaluation.features import check_device, evaluating
 from bt_multimodal.twins import check_encoder
 from encoders.text.loading import load_text_encoder
@@ -27,15 +28,15 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
 
 
 class SentenceEncoder:
-    """An encoder and its views, from texts to embeddings.
+    """An encoder and its augmentations, from texts to embeddings.
 
     It is what ``mteb.evaluate`` takes, and stands in for a ``SentenceTransformer`` where its ``encode``
     and similarities are used.
 
     Args:
-        encoder: takes views of ``views``, gives ``[B, features_dim]``.
-        views: ``decode``, ``clean``, ``collate`` and ``clean_batch`` of an augmentation set
-            (`bt_multimodal.views`) for texts.
+        encoder: takes views of ``augmentations``, gives ``[B, features_dim]``.
+        augmentations: ``decode``, ``clean``, ``collate`` and ``clean_batch`` of an augmentation set
+            (`bt_multimodal.augmentations`) for texts.
         device: where it runs; without it where the encoder is.
         name: for reports.
 
@@ -44,13 +45,17 @@ class SentenceEncoder:
     """
 
     def __init__(
-        self, encoder: nn.Module, views: Any, device: str | torch.device | None = None, name: str = "encoder"
+        self,
+        encoder: nn.Module,
+        augmentations: Any,
+        device: str | torch.device | None = None,
+        name: str = "encoder",
     ):
-        if not hasattr(views, "collate"):
-            raise ValueError(f"{type(views).__name__} are no views of texts")
+        if stacks(augmentations):
+            raise ValueError(f"{type(augmentations).__name__} are no views of texts")
         self.features_dim = check_encoder(encoder)
         self.encoder = encoder if device is None else encoder.to(check_device(device))
-        self.views, self.name = views, name
+        self.augmentations, self.name = augmentations, name
 
     @classmethod
     def load(
@@ -64,9 +69,9 @@ class SentenceEncoder:
         Raises:
             ValueError: there is none of that name, or it is no encoder of texts.
         """
-        encoder, views = load_text_encoder(name, pooling=pooling)
+        encoder, augmentations = load_text_encoder(name, pooling=pooling)
         path = Path(name).resolve()
-        return cls(encoder, views, device, (path.parent if path.is_file() else path).name)
+        return cls(encoder, augmentations, device, (path.parent if path.is_file() else path).name)
 
     def encode(
         self,
@@ -109,7 +114,7 @@ class SentenceEncoder:
             self.encoder.to(check_device(device))
         single = isinstance(sentences, str)
         decoded = [
-            self.views.clean(self.views.decode(text))
+            self.augmentations.clean(self.augmentations.decode(text))
             for text in texts_as_bytes([sentences] if isinstance(sentences, str | dict) else sentences)
         ]
         # the longest first: what does not fit memory fails at once
@@ -118,7 +123,7 @@ class SentenceEncoder:
         with evaluating(self.encoder):
             for start in tqdm(range(0, len(order), batch_size), "texts", disable=not show_progress_bar):
                 rows = order[start : start + batch_size]
-                view = self.views.clean_batch(self.views.collate([decoded[i] for i in rows]))
+                view = self.augmentations.clean_batch(self.augmentations.collate([decoded[i] for i in rows]))
                 on_device = {key: tensor.to(found.device) for key, tensor in view.items()}
                 found[rows] = self.encoder(on_device).float()
         if normalize_embeddings:

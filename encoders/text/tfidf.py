@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bt_multimodal.evaluation.figures import Cells, Figure, Rows
 from bt_multimodal.evaluation.probes import accuracy, few_labels, knn, vote
 
 
@@ -72,7 +73,7 @@ class TfidfSvd:
 def tfidf_baselines(
     train: Texts, test: Texts, width: int,
     per_class: Sequence[int] = (10,), draws: int = 5, k: int = 20, seed: int = 0, linear: bool = True,
-) -> dict[str, dict[str, tuple[float, float | None]]]:  # fmt: skip
+) -> Rows:  # fmt: skip
     """Rows of the final table: logistic regression on TF-IDF, and on its SVD brought to length 1.
 
     The strength of the penalty is chosen by cross-validation among the labels that are given, for the
@@ -94,16 +95,16 @@ def tfidf_baselines(
         "TF-IDF": (model.counted(labelled), model.counted(queries)),
         f"TF-IDF's SVD ({width})": tuple(normalize(model.reduced(part)) for part in (labelled, queries)),
     }
-    rows: dict[str, dict[str, tuple[float, float | None]]] = {}
+    rows: Rows = {}
     for name, (bank, x) in features.items():
-        row: dict[str, tuple[float, float | None]] = {}
-        row["kNN"] = (accuracy(_neighbours(bank, y, x, min(k, len(y))), expected), None)
+        row: Cells = {}
+        row["kNN"] = Figure(accuracy(_neighbours(bank, y, x, min(k, len(y))), expected))
         if linear:
-            row["linear"] = (accuracy(_regression(bank, y, x), expected), None)
+            row["linear"] = Figure(accuracy(_regression(bank, y, x), expected))
         for count, indices in picks.items():
             found = [accuracy(_regression(bank[i.numpy()], y[i], x), expected) for i in indices]
             spread = float(np.std(found, ddof=1)) if draws > 1 else None
-            row[f"linear, {count} a class"] = (float(np.mean(found)), spread)
+            row[f"linear, {count} a class"] = Figure(float(np.mean(found)), spread)
         rows[name] = row
     return rows
 

@@ -1,19 +1,20 @@
 """What a view of a text is."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from bt_multimodal.augmentation_set import AugmentationSet
 from encoders.text import ops
 from encoders.text.tokens import Tokens, load_tokens, train_bpe
 
 _SHUFFLE, _DELETE, _MASK, _SPAN = range(4)  # purposes of a text's noise
 
 
-class TextViews(nn.Module):
+class TextViews(AugmentationSet):
     """Tokens with masks: ``{"input_ids", "attention_mask"}``, ``[B, L]``, padded to the longest of a view.
 
     In order: a span of the text, local shuffling, deletion, masking, span masking. Rates are one
@@ -134,7 +135,7 @@ class TextViews(nn.Module):
             start += int(float(parameters["at"]) * (n - size + 1))
         return decoded[start : start + size]
 
-    def collate(self, samples: list[Tensor]) -> Tensor:
+    def collate(self, samples: Sequence[Tensor]) -> Tensor:
         """``[B, L]`` int32, -1 after the last token of each; ``L`` is 1 or more."""
         padded = pad_sequence(list(samples), batch_first=True, padding_value=ops.PADDING)
         return padded if padded.shape[1] else padded.new_full((len(samples), 1), ops.PADDING)

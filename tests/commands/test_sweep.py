@@ -22,15 +22,31 @@ def modality():
 @pytest.fixture
 def files(tmp_path):
     base, narrow, plain = (tmp_path / f"{name}.yaml" for name in ("base", "narrow", "plain"))
-    base.write_text("# paper: 71.4\nseed: 0\n")
-    narrow.write_text("# What it is.\n# paper: 57.3 / 80.5 % top-1 / top-5\nmodel: {projector: [4]}\n")
-    plain.write_text("# paper: only drawn, figure 4\nmodel: {stop_gradient: true}\n")
+    base.write_text("seed: 0\n")
+    narrow.write_text("model: {projector: [4]}\n")
+    plain.write_text("model: {stop_gradient: true}\n")
     return base, [narrow, plain]
 
 
-def test_published_figures(files):
-    base, ablations = files
-    assert [sweep.published(path) for path in (base, *ablations)] == [71.4, 57.3, None]
+def test_published_figures(tmp_path):
+    path = tmp_path / "published.csv"
+    path.write_text("ablation,top_1,top_5\nbaseline,71.4,90.2\nnarrow,57.3,\n")
+    assert sweep.read_published(path) == {"baseline": 71.4, "narrow": 57.3}
+    for wrong in (
+        "ablation,top_5\nnarrow,1\n",
+        "ablation,top_1\nnarrow,only drawn\n",
+        "ablation,top_1\nnarrow\n",
+    ):
+        path.write_text(wrong)
+        with pytest.raises(ValueError, match=r"published.csv needs the columns ablation and top_1, a number"):
+            sweep.read_published(path)
+
+
+def test_the_published_figures_that_are_shipped():
+    published = sweep.read_published(Path("configs/image/ablations/published.csv"))
+    assert published["baseline"] == 71.4
+    files = {path.stem for path in Path("configs/image/ablations").glob("*.yaml")}
+    assert {*published} - {"baseline"} <= files
 
 
 def test_the_plan(files, tmp_path):
@@ -67,7 +83,7 @@ def test_the_table(files, tmp_path):
                 rows["raw pixels"] = {"kNN": (30.0, None)}
             run.folder.mkdir(parents=True)
             save_comparison(run.folder, Comparison("10 images", rows))
-    found = sweep.table(runs, ablations, base).rows
+    found = sweep.table(runs, ablations, {"baseline": 71.4, "narrow": 57.3}).rows
     assert found["raw pixels"] == {"kNN": (30.0, None)}
     assert found["baseline"] == {"kNN": (52.0, pytest.approx(8**0.5)), "paper": (71.4, None)}
     assert found["narrow"] == {"kNN": (40.5, pytest.approx(0.5**0.5)), "paper": (57.3, None)}

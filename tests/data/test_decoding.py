@@ -1,5 +1,6 @@
 """One policy for damage: named once, counted over all subsets, replaced in training, left out otherwise."""
 
+import copy
 import io
 import warnings
 
@@ -17,7 +18,7 @@ class Words:
 
     def __init__(self, n, damaged=()):
         self.labels, self.classes, self.damaged = torch.arange(n) % 3, ["a", "b", "c"], damaged
-        self.reads = 0
+        self.rows, self.reads = torch.arange(n), 0
 
     def __len__(self):
         return len(self.labels)
@@ -30,7 +31,13 @@ class Words:
         return io.BytesIO(bytes([self.raw(i) % 256]))
 
     def name(self, i):
-        return f"word {i}"
+        return f"word {self.rows[i]}"
+
+    def subset(self, indices):
+        part = copy.copy(self)
+        at = torch.as_tensor(indices)
+        part.rows, part.labels = self.rows[at], self.labels[at]
+        return part
 
 
 def decode(raw):
@@ -55,8 +62,8 @@ def test_training_takes_another_record_of_the_same_subset(cache):
     assert [int(d[0, 0, 0]) for d in decoded] == [replacement, 5]
     assert labels.tolist() == [replacement % 3, 5 % 3]
     assert kept.get(4) is None
-    assert kept.name(4) == "word 4"
-    assert records.subset([7, 3]).subset([1]).labels.tolist() == [0]
+    assert kept.records.name(4) == "word 4"
+    assert records.subset([7, 3]).subset([1]).records.labels.tolist() == [0]
 
 
 class Parts:

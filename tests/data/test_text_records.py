@@ -345,7 +345,7 @@ def test_the_content_that_is_not_decoded(tmp_path):
     records = DecodedRecords(
         opened(beside(tmp_path / "x.csv", {"text": list("abcd")})).train, lambda raw: torch.zeros(1)
     )
-    assert records.subset([3, 1, 2]).subset([0, 2]).raw(1) == b"c"
+    assert records.subset([3, 1, 2]).subset([0, 2]).records.raw(1) == b"c"
 
 
 def test_several_sources_are_one(tmp_path):

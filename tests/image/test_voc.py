@@ -50,7 +50,7 @@ def test_a_label_is_a_row_of_the_targets_also_of_a_subset(tmp_path):
     (tmp_path / "VOC2007/JPEGImages/000007.jpg").write_text("")
     part = DecodedRecords(train.records, lambda raw: raw, allowed=1).subset([2, 0])
     assert [part.get(i) for i in range(2)] == [b"000012", b"000005"]
-    assert train.targets[part.labels].tolist() == [[-1, 0], [1, -1]]
+    assert train.targets[part.records.labels].tolist() == [[-1, 0], [1, -1]]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ SMALL = ["fit", "--config", "configs/audio/speech_commands_cpu.yaml", "--trainer
 
 
 def run(argv):
-    return audio_pretrain.pretrain(audio_pretrain.__doc__, audio_pretrain.modality, argv)
+    return audio_pretrain.main(argv)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_stream_is_trained_on_and_continued(tmp_path, hub, capsys):
     argv = [*SMALL, "--data.stream", "32", "--data.source", str(hub), "--run_dir", str(out)]
     assert run(argv) == 0
     assert "untrained encoder" not in capsys.readouterr().out  # nothing is held out of a stream
-    assert load_encoder(out).views.std > 0.1
+    assert load_encoder(out).augmentations.std > 0.1
     assert run([*argv, "--trainer.max_epochs", "3"]) == 0
     steps = [line.split(",")[:2] for line in (out / "metrics.csv").read_text().splitlines()[1:]]
     assert steps == [["1", "2"], ["2", "4"], ["3", "6"]]

@@ -33,7 +33,7 @@ def run(encoder, out, *more):
             "--data.source", "sklearn:digits", "--data.num_workers", "0",
             "--data.batch_size", "64", "--trainer.accelerator", "cpu",
             "--trainer.devices", "1", "--trainer.max_epochs", "3", "--run_dir", str(out), *more]  # fmt: skip
-    return image_classify.classify(image_classify.__doc__, image_classify.modality, argv)
+    return image_classify.main(argv)
 
 
 def accuracy(out):

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from bt_multimodal.encoder_file import export_encoder
 from encoders.image.detection.annotations import open_annotated
-from encoders.image.detection.data import TestPictures, TrainPictures
+from encoders.image.detection.data import EvaluationPictures, TrainPictures
 from encoders.image.encoders import ConvNet, TorchvisionEncoder
 from tasks import image_detect
 
@@ -213,7 +213,7 @@ def test_damaged_pictures_are_replaced_and_left_out(tmp_path, encoder, devkit):
         batch = dataset[(0, 1)]
     assert batch.at != [1]
     assert len(batch.targets) == 1
-    held_out = TestPictures(test.pictures * 100, 64, 100, 2, 0, 1)
+    held_out = EvaluationPictures(test.pictures * 100, 64, 100, 2, 0, 1)
     with pytest.warns(UserWarning, match=r"damaged record .*1\.jpg"):
         assert held_out[0].at == [0]
 
@@ -232,7 +232,7 @@ def test_views_depend_on_seed_epoch_and_index_alone(devkit):
 
 
 def test_a_bare_command_imports_nothing_heavy():
-    code = "import sys; from tasks import image_detect as t; t.main([]); sys.exit('lightning' in sys.modules)"
+    code = "import sys; from tasks import image_detect as t; t.main([]); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     assert "Faster R-CNN" in done.stdout

@@ -64,7 +64,7 @@ def run(encoder, voc, *more):
     argv = ["fit", "--config", "configs/image/voc07_svm.yaml", "--encoder", str(encoder),
             "--views.size", "40", "--data.source", str(voc), "--device", "cpu",
             "--svm.costs", "[0.1, 1.0, 10.0]", "--svm.folds", "4", *more]  # fmt: skip
-    return image_svm.svm_task(image_svm.__doc__, image_svm.modality, argv)
+    return image_svm.main(argv)
 
 
 def expected(voc, table):
@@ -154,15 +154,15 @@ def test_wrong_input_is_one_line(tmp_path, encoder, voc, capsys):
         assert message in error
         assert len(error.splitlines()) == 1
         assert not (tmp_path / "run").exists()
-    assert image_svm.svm_task("", image_svm.modality, ["test"]) == 2
-    assert "the command is: fit" in capsys.readouterr().err
+    assert image_svm.main(["test"]) == 2
+    assert "unknown word 'test'; keys begin with --" in capsys.readouterr().err
 
 
 def test_a_bare_command_imports_nothing_heavy():
     code = (
-        "import sys; from tasks import image_svm as t; assert t.svm_task(t.__doc__, t.modality, []) == 0; "
-        "assert not {'lightning', 'jsonargparse', 'sklearn', 'datasets'} & {*sys.modules}"
+        "import sys; from tasks import image_svm as t; assert t.main([]) == 0; "
+        "assert not {'torch', 'lightning', 'jsonargparse', 'sklearn', 'datasets'} & {*sys.modules}"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.startswith("Linear SVMs on an image encoder's features")
+    assert done.stdout.startswith("Train linear SVMs on a frozen image encoder")
     assert (done.returncode, done.stderr) == (0, "")

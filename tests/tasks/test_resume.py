@@ -54,7 +54,7 @@ class Fragile(nn.Module):
 
 def run(argv, out, *words):
     task = image_pretrain if argv is IMAGES else audio_pretrain
-    return task.pretrain(task.__doc__, task.modality, [*argv, "--run_dir", str(out), *words])
+    return task.main([*argv, "--run_dir", str(out), *words])
 
 
 def left(out):
@@ -177,7 +177,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     capfd.readouterr()
     here = os.path.relpath(os.path.dirname(os.path.dirname(__file__)) + "/..", tmp_path)
     argv = [word.replace("configs/", f"{here}/configs/") for word in IMAGES]
-    assert image_pretrain.pretrain("", image_pretrain.modality, [*argv, "--run_dir", "parts", *words]) == 0
+    assert image_pretrain.main([*argv, "--run_dir", "parts", *words]) == 0
     warned = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning")]
     assert len(warned) == 1
     assert "step=000000007.ckpt is not used: " in warned[0]

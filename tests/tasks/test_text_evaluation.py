@@ -8,6 +8,7 @@ import torch
 from scipy.stats import spearmanr
 
 from bt_multimodal.encoder_file import export_encoder
+from bt_multimodal.evaluation.figures import Figure
 from bt_multimodal.evaluation.report import load_comparison
 from encoders.text.bag import BagOfNgrams
 from encoders.text.evaluation.sts import cosines
@@ -156,7 +157,7 @@ def test_sentevals_protocol(tmp_path, encoder, labelled, capsys):
         return Samples(encode(list(found)), np.array(labels))
 
     by_hand = protocol(samples(80), samples(30), samples(40)).accuracy
-    assert table.rows["trained encoder"] == {"topics": [by_hand, None]}
+    assert table.rows["trained encoder"] == {"topics": Figure(by_hand)}
     assert by_hand > 80
 
     file = str(tmp_path / "topics" / "train.csv")

@@ -19,7 +19,7 @@ WORDS = {"sea": "wave tide sail harbour boat", "town": "street house tram market
 
 
 def run(argv):
-    return text_pretrain.pretrain(text_pretrain.__doc__, text_pretrain.modality, argv)
+    return text_pretrain.main(argv)
 
 
 def texts(kind, n):
@@ -106,7 +106,7 @@ def test_several_sources(tmp_path, table):
     sources = f"[{table}, {tmp_path / 'more.txt'}]"
     out = tmp_path / "run"
     assert run([*SMALL, "--data.source", sources, "--run_dir", str(out)]) == 0
-    tokens = load_encoder(out).views.tokens
+    tokens = load_encoder(out).augmentations.tokens
     assert len(tokens.encode("lighthouse")) < 5  # learnt from both
     assert len(tokens.encode("harbour")) < 5
 
@@ -132,7 +132,7 @@ def test_a_transformer_with_dropout_alone(tmp_path, table):
             "--data.batch_size", "16", "--data.source", str(table), "--run_dir", str(out),
             "--probe.table", "false"]  # fmt: skip
     assert run([*argv, "--model.accumulate", "2"]) == 0
-    assert load_encoder(out).views._rates["dropout"] == (0.05, 0.155)
+    assert load_encoder(out).augmentations._rates["dropout"] == (0.05, 0.155)
 
 
 @pytest.mark.parametrize(
@@ -179,5 +179,5 @@ def test_the_first_lines_of_a_stream_are_learnt_from(tmp_path):
     argv = [*SMALL, "--data.source", str(path), "--data.stream", "64", "--run_dir", str(tmp_path / "run")]
     assert run(argv) == 0
     loaded = load_encoder(tmp_path / "run")
-    assert len(loaded.views.tokens.encode("zebra crossing")) <= 3
+    assert len(loaded.augmentations.tokens.encode("zebra crossing")) <= 3
     assert torch.isfinite(loaded.encoder.table.weight).all()

@@ -53,7 +53,7 @@ class OneDimension(Encoder):
 
 
 def run(out, *words):
-    return image_pretrain.pretrain("", image_pretrain.modality, [*DIGITS, "--run_dir", str(out), *words])
+    return image_pretrain.main([*DIGITS, "--run_dir", str(out), *words])
 
 
 NUMBERS = {

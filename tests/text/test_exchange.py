@@ -62,7 +62,7 @@ def test_a_folder_of_sentence_transformers(tmp_path, sentence_transformers, pool
     ours = SentenceEncoder.load(tmp_path / "saved")
     texts = [text for text in TEXTS if "\ud800" not in text]
     np.testing.assert_allclose(ours.encode(texts, batch_size=3), theirs.encode(texts), atol=1e-5)
-    assert (ours.encoder.pooling, ours.views.length) == (pooling, 40)
+    assert (ours.encoder.pooling, ours.augmentations.length) == (pooling, 40)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "t5"])
@@ -130,7 +130,7 @@ def test_the_weights_written_are_the_encoders_and_train_on(tmp_path, sentence_tr
     ours = SentenceEncoder.load(exported)
     with torch.no_grad():
         ours.encoder.norm.weight.mul_(2)
-    save_sentence_transformer(ours.encoder, ours.views, tmp_path, exported)
+    save_sentence_transformer(ours.encoder, ours.augmentations, tmp_path, exported)
     theirs = sentence_transformers.SentenceTransformer(str(tmp_path), device="cpu", trust_remote_code=True)
     np.testing.assert_allclose(theirs.encode(TEXTS), ours.encode(TEXTS), atol=1e-5)
     theirs.train()

@@ -86,7 +86,7 @@ def test_a_folder_of_sentence_transformers_gives_its_embeddings(made, pooling, a
     folder = made(POOLINGS[pooling], at)
     loaded = load_text_encoder(folder)
     assert loaded.encoder.pooling == pooling.split()[-1]
-    assert loaded.views.length == 20
+    assert loaded.augmentations.length == 20
     expected = oracle.SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
     np.testing.assert_allclose(embedded(loaded), expected, atol=1e-5)
     assert not loaded.encoder.training
@@ -114,7 +114,7 @@ def test_the_longest_text(made, case):
     write(folder / "sentence_bert_config.json", {"max_seq_length": of_model} if of_model else {})
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     write(folder / "tokenizer_config.json", {**settings, "model_max_length": of_tokeniser})
-    assert load_text_encoder(folder).views.length == expected
+    assert load_text_encoder(folder).augmentations.length == expected
 
 
 def test_pooling_is_the_users_where_given(plain, made):
@@ -130,7 +130,7 @@ def test_without_weights_it_is_the_same_class_with_others(made):
     torch.manual_seed(3)
     fresh = load_text_encoder(folder, weights=False)
     assert fresh.encoder.pooling == "cls"
-    assert fresh.views.length == trained.views.length
+    assert fresh.augmentations.length == trained.augmentations.length
     shapes = [{name: w.shape for name, w in one.encoder.state_dict().items()} for one in (trained, fresh)]
     assert shapes[0] == shapes[1]
     assert np.abs(embedded(fresh) - embedded(trained)).max() > 0.1

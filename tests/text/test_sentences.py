@@ -145,7 +145,10 @@ def test_results_are_filed_by_the_embeddings(fake, monkeypatch):
         (lambda fake, at: fake.encode([["a", "b"]]), "a text is a string, not a list"),
         (lambda fake, at: fake.encode("a", batch_size=0), "1 or more texts, not 0"),
         (lambda fake, at: fake.encode("a", device="nonsense"), "there is no device 'nonsense'"),
-        (lambda fake, at: SentenceEncoder(fake.encoder, fake.views, "cuda:99"), "no device 'cuda:99'"),
+        (
+            lambda fake, at: SentenceEncoder(fake.encoder, fake.augmentations, "cuda:99"),
+            "no device 'cuda:99'",
+        ),
         (lambda fake, at: fake.encode("a", prompt="query: "), r"no prompt \(it was 'query: '\)"),
         (lambda fake, at: fake.encode("a", precision="int8"), "no precision"),
         (lambda fake, at: fake.encode("a", output_value="token_embeddings"), "no output_value"),

@@ -5,7 +5,7 @@ import torch
 
 from bt_multimodal.data.records import DataError
 from bt_multimodal.modality import Modality
-from bt_multimodal.training.classification_data import LabelledData, listed
+from bt_multimodal.training.classification_data import ClassificationData, listed
 from bt_multimodal.views import draw_views, finish_view, finish_views
 
 
@@ -48,7 +48,7 @@ def folder(tmp_path):
 
 
 def opened(folder, **options):
-    return LabelledData(Letters(), MODALITY, 0, str(folder), **{"batch_size": 4, **options})
+    return ClassificationData(Letters(), MODALITY, 0, str(folder), **{"batch_size": 4, **options})
 
 
 def test_training_sees_the_first_view_of_every_sample(folder):
@@ -83,11 +83,11 @@ def test_lists_and_few_labels(folder):
     data = opened(folder, subset=str(folder / "list.txt"))
     assert sorted(float(data.train.get(i)) for i in range(4)) == [ord(c) for c in "abdi"]
     few = opened(folder, per_class=2)
-    assert few.train.labels.bincount().tolist() == [2, 2]
+    assert few.train.records.labels.bincount().tolist() == [2, 2]
     (folder / "list.txt").write_text("train3.txt\nnowhere.txt\n")
     with pytest.raises(DataError, match=r"1 of 2 names .* are no records; first: \['nowhere.txt'\]"):
         opened(folder, subset=str(folder / "list.txt"))
     with pytest.raises(DataError, match="cannot read the list"):
-        listed(few.train._records, folder / "no list")
+        listed(few.train.records, folder / "no list")
     with pytest.raises(DataError, match="batch_size 20"):
         opened(folder, batch_size=20)

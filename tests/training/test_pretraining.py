@@ -10,8 +10,9 @@ from bt_multimodal import BarlowTwins, BarlowTwinsLoss, Projector
 from bt_multimodal.data.batches import GlobalBatches, TwinDataset, training_loader
 from bt_multimodal.data.records import DataError
 from bt_multimodal.optim import LARS, parameter_groups, schedule
-from bt_multimodal.training.pretraining import Pretraining, check_first_batch
-from bt_multimodal.training.pretraining_data import TwinData
+from bt_multimodal.training.first_look import check_first_batch
+from bt_multimodal.training.pretraining import Pretraining
+from bt_multimodal.training.pretraining_data import PretrainingData
 from bt_multimodal.views import Views, draw_views, finish_views
 from encoders.image.encoders import ConvNet
 from encoders.image.modality import IMAGES
@@ -25,7 +26,7 @@ def parts():
 
 def test_lightning_equals_a_bare_loop_bit_for_bit(tmp_path):
     encoder, projector, loss, views = parts()
-    data = TwinData(views, IMAGES, seed=7, source="sklearn:digits", batch_size=256, cache=True)
+    data = PretrainingData(views, IMAGES, seed=7, source="sklearn:digits", batch_size=256, cache=True)
     model = Pretraining(views, encoder, projector, loss, LARS, warmup_epochs=1)
     trainer = pl.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -36,7 +37,7 @@ def test_lightning_equals_a_bare_loop_bit_for_bit(tmp_path):
     encoder, projector, loss, views = parts()
     start = [p.clone() for p in encoder.parameters()]
     twins = BarlowTwins(encoder, Projector([encoder.features_dim, *projector]), loss)
-    loader = training_loader(TwinDataset(data.train, views, seed=7), batch_size=256)
+    loader = training_loader(TwinDataset(data.samples.train, views, seed=7), batch_size=256)
     optimizer = LARS(parameter_groups(twins, 0.024))
     rates = schedule(optimizer, 256, warmup_steps=len(loader), total_steps=2 * len(loader))
     for epoch in range(2):
@@ -79,7 +80,7 @@ def test_loaded_parts_train_and_the_check_of_the_first_batch_changes_nothing():
     modes = [(name, part.training) for name, part in model.named_modules()]
     before = torch.random.get_rng_state(), {name: x.clone() for name, x in model.state_dict().items()}
     image = torch.zeros(4, 1, 8, 8)
-    check_first_batch(model, model._views, Views(image, image, torch.arange(4)))
+    check_first_batch(model, model._augmentations, Views(image, image, torch.arange(4)))
     assert [(name, part.training) for name, part in model.named_modules()] == modes
     assert torch.equal(before[0], torch.random.get_rng_state())
     assert all(torch.equal(x, before[1][name]) for name, x in model.state_dict().items())

@@ -102,7 +102,7 @@ class TrainPictures(Dataset):
         return self.__getitems__([key])
 
 
-class TestPictures(Dataset):
+class EvaluationPictures(Dataset):
     """Batches of pictures in one size, damaged ones left out.
 
     Args:
@@ -111,8 +111,6 @@ class TestPictures(Dataset):
         batch_size: of this rank.
         rank, world: which part of the pictures is this rank's.
     """
-
-    __test__ = False  # no test of pytest's
 
     def __init__(
         self, pictures: Sequence[Picture], size: int, longest: int, batch_size: int, rank: int, world: int

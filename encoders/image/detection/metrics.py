@@ -16,7 +16,7 @@ from encoders.image.detection.annotations import Picture, quiet, run_lengths
 _OVERLAPS = tuple(t / 100 for t in range(50, 100, 5))
 
 
-class Found(NamedTuple):
+class Detections(NamedTuple):
     """The ``M`` detections in one picture, in its own pixels."""
 
     boxes: Tensor  # [M, 4]
@@ -26,7 +26,7 @@ class Found(NamedTuple):
 
 
 def voc_ap(
-    pictures: Sequence[Picture], found: Sequence[Found], eleven_point: bool = False
+    pictures: Sequence[Picture], found: Sequence[Detections], eleven_point: bool = False
 ) -> dict[str, float]:
     """``AP``, ``AP50`` and ``AP75`` by VOC's rules (Everingham et al., 2010, section 4.2).
 
@@ -50,7 +50,7 @@ def voc_ap(
 
 
 def _class_ap(
-    label: int, pictures: Sequence[Picture], found: Sequence[Found], eleven_point: bool
+    label: int, pictures: Sequence[Picture], found: Sequence[Detections], eleven_point: bool
 ) -> list[float]:
     """The average precision of one class at every threshold."""
     scores, overlaps, objects = [], [], []
@@ -87,7 +87,9 @@ def _class_ap(
     return precisions
 
 
-def coco_ap(pictures: Sequence[Picture], found: Sequence[Found], masks: bool = False) -> dict[str, float]:
+def coco_ap(
+    pictures: Sequence[Picture], found: Sequence[Detections], masks: bool = False
+) -> dict[str, float]:
     """``AP``, ``AP50`` and ``AP75`` of the boxes by pycocotools; with ``masks`` also ``mask AP``, ...
 
     Args:

@@ -10,14 +10,14 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make
 from encoders.image import ops
 from encoders.image.detection.annotations import Picture, decode, run_lengths
 from encoders.image.detection.data import resized
-from encoders.image.detection.metrics import Found
+from encoders.image.detection.metrics import Detections
 
 _SIDE = 320
 _SURE = 0.5
 
 
 def draw_detections(
-    pictures: Sequence[Picture], found: Sequence[Found], classes: Sequence[str], path: Path
+    pictures: Sequence[Picture], found: Sequence[Detections], classes: Sequence[str], path: Path
 ) -> None:
     """Write pictures in two rows: above with their objects, below with the detections of a score of 0.5
     or more, or the surest one alone where there is none, and masks where there are any.

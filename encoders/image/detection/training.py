@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from bt_multimodal.data.batches import GlobalBatches, place, training_loader
+from bt_multimodal.compat import BatchNorm
+from bt_multimodal.data.batches import check_batch_size, training_loader
 from bt_multimodal.errors import TrainingFailedError
+from bt_multimodal.training.place import place
 from encoders.image.detection.annotations import open_annotated
-from encoders.image.detection.data import Pictures, TestPictures, TrainPictures, run_length
+from encoders.image.detection.data import EvaluationPictures, Pictures, TrainPictures, run_length
 from encoders.image.detection.detector import build_detector
-from encoders.image.detection.metrics import Found, coco_ap, voc_ap
+from encoders.image.detection.metrics import Detections, coco_ap, voc_ap
 
 
 class DetectionData(pl.LightningDataModule):
@@ -55,7 +57,7 @@ class DetectionData(pl.LightningDataModule):
             )
         train, self.test = open_annotated(source, train_split, test_split)
         self.classes, self.train = train.classes, train.to_train_on()
-        GlobalBatches(len(self.train), batch_size, seed)  # refuses what does not fit, before long work
+        check_batch_size(batch_size, len(self.train))  # before long work
         without = [p for part in (self.train, self.test.pictures) for p in part if p.segments is None]
         if masks and without:
             raise ValueError(f"masks are wanted, but the annotation of {without[0].path} has only boxes")
@@ -72,7 +74,7 @@ class DetectionData(pl.LightningDataModule):
         rank, world, _ = place(self.trainer, 1)
         own = max(1, self.batch_size // world)
         pictures = self.test.pictures
-        dataset = TestPictures(pictures, self._test_size, self._longest, own, rank, world)
+        dataset = EvaluationPictures(pictures, self._test_size, self._longest, own, rank, world)
         return DataLoader(dataset, batch_size=None, num_workers=self.num_workers)
 
 
@@ -138,7 +140,7 @@ class Detection(pl.LightningModule):
         self._data, self._lr, self._weight_decay = data, lr, weight_decay
         self._warmup, self._milestones = (warmup_steps, warmup_factor), milestones
         self._eleven_point = eleven_point
-        self._found: dict[int, Found] = {}
+        self._found: dict[int, Detections] = {}
 
     def schedule(self, steps: int) -> Callable[[int], float]:
         """`rate` for a run of so many steps."""
@@ -162,7 +164,7 @@ class Detection(pl.LightningModule):
         for i, one in zip(batch.at, made, strict=True):
             masks = [run_length(m[0] >= 0.5) for m in one["masks"]] if "masks" in one else None
             boxes, scores, labels = (one[key].cpu() for key in ("boxes", "scores", "labels"))
-            self._found[i] = Found(boxes, scores, labels, masks)
+            self._found[i] = Detections(boxes, scores, labels, masks)
 
     def on_test_epoch_end(self) -> None:
         if self.trainer.world_size > 1:
@@ -170,20 +172,20 @@ class Detection(pl.LightningModule):
             torch.distributed.all_gather_object(parts, self._found)
             self._found = {i: one for part in parts for i, one in part.items()}
 
-    def found(self) -> dict[int, Found]:
+    def detections(self) -> dict[int, Detections]:
         """What the last test found, by the test pictures' indices; damaged pictures have none."""
         return dict(sorted(self._found.items()))
 
     def figures(self) -> dict[str, float]:
         """Average precisions of the last test in per cent, by the rules of the data's format."""
-        found = self.found()
+        found = self.detections()
         pictures = [self._data.test.pictures[i] for i in found]
         if self._data.test.voc:
             return voc_ap(pictures, [*found.values()], self._eleven_point)
         return coco_ap(pictures, [*found.values()], self._data.masks)
 
     def configure_optimizers(self) -> Any:
-        kind = nn.modules.batchnorm._BatchNorm
+        kind = BatchNorm
         norms = {p for module in self.modules() if isinstance(module, kind) for p in module.parameters()}
         others = [p for p in self.parameters() if p not in norms]
         rest = [p for p in self.parameters() if p in norms]

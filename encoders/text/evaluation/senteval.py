@@ -23,7 +23,7 @@ class Samples(NamedTuple):
     labels: np.ndarray
 
 
-class Found(NamedTuple):
+class ProtocolResult(NamedTuple):
     """``accuracy`` in per cent, the ``C`` that was chosen, or each outer fold's, and the ``f1`` asked for."""
 
     accuracy: float
@@ -46,7 +46,7 @@ def protocol(
     test: Samples | None = None,
     folds: int = 10,
     positive: str | None = None,
-) -> Found:
+) -> ProtocolResult:
     """Accuracy of a logistic regression on frozen features as they are.
 
     ``C`` is, with a validation split, the best there of 2^-2 to 2^3; with a test split alone, the best
@@ -82,17 +82,17 @@ def protocol(
     for inside, outside in _folds(train, folds):
         strengths.append(_by_folds(inside, _STRENGTHS, folds))
         accuracies += _accuracies(inside, outside, strengths[-1:])
-    return Found(float(np.mean(accuracies)), strengths)
+    return ProtocolResult(float(np.mean(accuracies)), strengths)
 
 
-def _tested(train: Samples, test: Samples, strength: float, positive: str | None) -> Found:
+def _tested(train: Samples, test: Samples, strength: float, positive: str | None) -> ProtocolResult:
     from sklearn.metrics import f1_score
 
     (answers,) = _answers(train, test, [strength])
     f1 = None
     if positive is not None:
         f1 = 100 * float(f1_score(test.labels == positive, answers == positive, zero_division=0.0))
-    return Found(_share(answers, test), [strength], f1)
+    return ProtocolResult(_share(answers, test), [strength], f1)
 
 
 def _folds(samples: Samples, folds: int) -> Iterator[tuple[Samples, Samples]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from bt_multimodal.data.columns import DataError
 from encoders.text.evaluation.pairs import Pairs, checked_pairs, checked_score
-from encoders.text.evaluation.transfer import Labelled, Task, checked_task
+from encoders.text.evaluation.transfer import LabelledTexts, Task, checked_task
 
 T = TypeVar("T")
 
@@ -149,20 +149,22 @@ def _by_class(root: Path, files: Sequence[str], name: str) -> Task:
     """A file of texts a class, whose name is the file's ending."""
     each = {file.rpartition(".")[2]: _lines(root / name / file, "latin-1") for file in files}
     texts = [_tidied(line) for lines in each.values() for line in lines]
-    return Task(name, Labelled([texts], np.repeat([*each], [len(lines) for lines in each.values()])))
+    return Task(name, LabelledTexts([texts], np.repeat([*each], [len(lines) for lines in each.values()])))
 
 
 def _sst2(root: Path, name: str) -> Task:
-    def split(file: str) -> Labelled:
+    def split(file: str) -> LabelledTexts:
         texts, labels = _cells(root / "SST" / "binary" / file, (0, 1), 0)
-        return Labelled([[_tidied(text) for text in texts]], np.array([label.strip() for label in labels]))
+        return LabelledTexts(
+            [[_tidied(text) for text in texts]], np.array([label.strip() for label in labels])
+        )
 
     train, validation, test = (split(f"sentiment-{part}") for part in ("train", "dev", "test"))
     return Task(name, train, validation, test)
 
 
 def _trec(root: Path, name: str) -> Task:
-    def split(file: str) -> Labelled:
+    def split(file: str) -> LabelledTexts:
         texts, labels = [], []
         for row, line in enumerate(_lines(root / "TREC" / file, "latin-1")):
             # LOC:city What ...: the coarse class, the fine one, the question
@@ -172,15 +174,15 @@ def _trec(root: Path, name: str) -> Task:
                 raise DataError(f"{file} row {row} (from 0) is no class and question: {line!r:.60}")
             texts.append(_tidied(text))
             labels.append(label)
-        return Labelled([texts], np.array(labels))
+        return LabelledTexts([texts], np.array(labels))
 
     return Task(name, split("train_5500.label"), test=split("TREC_10.label"))
 
 
 def _mrpc(root: Path, name: str) -> Task:
-    def split(file: str) -> Labelled:
+    def split(file: str) -> LabelledTexts:
         labels, *pairs = _cells(root / "MRPC" / file, (0, 3, 4), 1)
-        return Labelled([[_tidied(text) for text in texts] for texts in pairs], np.array(labels))
+        return LabelledTexts([[_tidied(text) for text in texts] for texts in pairs], np.array(labels))
 
     train, test = (split(f"msr_paraphrase_{part}.txt") for part in ("train", "test"))
     return Task(name, train, test=test, positive="1")

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bt_multimodal.evaluation.figures import Cells, Figure, Rows
 from bt_multimodal.evaluation.probes import pearson, spearman
 from bt_multimodal.evaluation.report import Comparison
 from encoders.text.evaluation.pairs import Pairs, check_names
@@ -45,18 +46,18 @@ def similarity_table(sets: Sequence[Pairs], encoders: Mapping[str, Encode], lear
     texts = sentences(sets)
     place = {text: i for i, text in enumerate(texts)}
     at = [[[place[text] for text in column] for column in (pairs.first, pairs.second)] for pairs in sets]
-    rows: dict[str, dict[str, tuple[float, float | None]]] = {}
+    rows: Rows = {}
     for name, encode in encoders.items():
         found = encode(texts)
-        cells: dict[str, tuple[float, float | None]] = {}
+        cells: Cells = {}
         for pairs, (first, second) in zip(sets, at, strict=True):
             similarity = cosines(found[first], found[second])
             constant = bool((similarity == similarity[0]).all())
-            cells[pairs.name] = (0.0 if constant else 100 * spearman(similarity, pairs.scores), None)
+            cells[pairs.name] = Figure(0.0 if constant else 100 * spearman(similarity, pairs.scores))
             if len(sets) == 1:
-                cells["Pearson"] = (0.0 if constant else 100 * pearson(similarity, pairs.scores), None)
+                cells["Pearson"] = Figure(0.0 if constant else 100 * pearson(similarity, pairs.scores))
         if len(sets) > 1:
-            cells["average"] = (sum(value for value, _ in cells.values()) / len(sets), None)
+            cells["average"] = Figure(sum(figure.mean for figure in cells.values()) / len(sets))
         rows[name] = cells
     counts = ", ".join(f"{pairs.name} {len(pairs.scores)}" for pairs in sets)
     return Comparison(f"pairs: {counts}; TF-IDF learnt from {learnt}", rows, "Spearman x 100")

@@ -9,14 +9,15 @@ import torch
 from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.records import Records, read_parts
 from bt_multimodal.data.tables import TEST_SPLITS, Asked, Split, find_splits
+from bt_multimodal.evaluation.figures import Figure, Rows
 from bt_multimodal.evaluation.report import Comparison
 from encoders.text.evaluation.pairs import check_names, source_name
-from encoders.text.evaluation.senteval import Found, Samples, pair_features, protocol
+from encoders.text.evaluation.senteval import ProtocolResult, Samples, pair_features, protocol
 from encoders.text.modality import TEXTS
 from encoders.text.tfidf import TfidfSvd, contents
 
 
-class Labelled(NamedTuple):
+class LabelledTexts(NamedTuple):
     """``N`` records: their texts in one list, or those of pairs in two; ``labels [N]``, names."""
 
     texts: list[list[str]]
@@ -27,9 +28,9 @@ class Task(NamedTuple):
     """A source's splits, ``None`` for those it has not, and the class whose F1 is wanted, if any."""
 
     name: str
-    train: Labelled
-    validation: Labelled | None = None
-    test: Labelled | None = None
+    train: LabelledTexts
+    validation: LabelledTexts | None = None
+    test: LabelledTexts | None = None
     positive: str | None = None
 
 
@@ -70,7 +71,7 @@ def checked_task(task: Task, origin: str) -> Task:
     return task
 
 
-def _read(split: Split, asked: Asked) -> Labelled:
+def _read(split: Split, asked: Asked) -> LabelledTexts:
     parts, names, _ = read_parts(split, asked, require_labels=True)
     if len(parts) > 2:
         raise DataError(f"{len(parts)} texts are no pair: content_column takes two")
@@ -78,7 +79,7 @@ def _read(split: Split, asked: Asked) -> Labelled:
         raise DataError(f"{names.count(None)} of {len(names)} records of {split.origin} have no label")
     rows, none = torch.arange(len(names)), torch.full((len(names),), -1)
     texts = [contents(Records([part], rows, none, [])) for part in parts]
-    return Labelled(texts, np.array(names))
+    return LabelledTexts(texts, np.array(names))
 
 
 def transfer_table(
@@ -99,7 +100,7 @@ def transfer_table(
     from sklearn.preprocessing import normalize
 
     check_names([task.name for task in tasks])
-    rows: dict[str, dict[str, tuple[float, float | None]]] = {}
+    rows: Rows = {}
     for task in tasks:
         model = TfidfSvd([text for texts in task.train.texts for text in texts], width)
 
@@ -110,18 +111,18 @@ def transfer_table(
         for name, encode in all_rows.items():
             found = _measured(task, encode, folds)
             cells = rows.setdefault(name, {})
-            cells[task.name] = (found.accuracy, None)
+            cells[task.name] = Figure(found.accuracy)
             if found.f1 is not None:
-                cells[f"{task.name} F1"] = (found.f1, None)
+                cells[f"{task.name} F1"] = Figure(found.f1)
     if len(tasks) > 1:
         for cells in rows.values():
-            cells["average"] = (sum(cells[task.name][0] for task in tasks) / len(tasks), None)
+            cells["average"] = Figure(sum(cells[task.name].mean for task in tasks) / len(tasks))
     described = "; ".join(f"{task.name}: {_described(task, folds)}" for task in tasks)
     return Comparison(f"SentEval's protocol, {described}", rows)
 
 
-def _measured(task: Task, encode: Callable[[Sequence[str]], Any], folds: int) -> Found:
-    def samples(part: Labelled | None) -> Samples | None:
+def _measured(task: Task, encode: Callable[[Sequence[str]], Any], folds: int) -> ProtocolResult:
+    def samples(part: LabelledTexts | None) -> Samples | None:
         if part is None:
             return None
         found = [encode(texts) for texts in part.texts]

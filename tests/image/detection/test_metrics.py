@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from encoders.image.detection.annotations import Picture, run_lengths
-from encoders.image.detection.metrics import Found, coco_ap, voc_ap
+from encoders.image.detection.metrics import Detections, coco_ap, voc_ap
 
 
 def picture(*objects):
@@ -18,7 +18,7 @@ def picture(*objects):
 def found(*detections):
     """Detections are (label, score, x1, y1, x2, y2)."""
     rows = torch.tensor(detections, dtype=torch.float32).view(-1, 6)
-    return Found(rows[:, 2:], rows[:, 1], rows[:, 0].long())
+    return Detections(rows[:, 2:], rows[:, 1], rows[:, 0].long())
 
 
 BOX, FAR = (0, 0, 10, 10), (50, 50, 60, 60)
@@ -55,7 +55,7 @@ def test_a_second_detection_of_an_object_is_wrong():
 
 def test_difficult_objects_count_in_neither_way():
     pictures = [picture((1, 1, *BOX), (1, 0, *FAR))]
-    # Found twice, before the one that counts: as if it had not been there.
+    # Detections twice, before the one that counts: as if it had not been there.
     assert voc_ap(pictures, [found((1, 0.9, *BOX), (1, 0.8, *BOX), (1, 0.7, *FAR))])["AP"] == 100
     # And it does not take the place of another class's object.
     assert voc_ap(pictures, [found((2, 0.9, *BOX))])["AP"] == 0
@@ -82,7 +82,7 @@ def drawn(seed, crowds=False):
         pictures.append(Picture(Path("a.jpg"), (100, 100), boxes, labels, ignore))
         shifts = torch.rand(12, 4, generator=generator) * 6 - 3
         scores = torch.rand(12, generator=generator)
-        detections.append(Found(boxes.repeat(3, 1) + shifts, scores, labels.repeat(3)))
+        detections.append(Detections(boxes.repeat(3, 1) + shifts, scores, labels.repeat(3)))
     return pictures, detections
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from encoders.image.detection.annotations import Picture
-from encoders.image.detection.metrics import Found
+from encoders.image.detection.metrics import Detections
 from encoders.image.detection.picture import draw_detections
 
 
@@ -19,7 +19,7 @@ def picture(tmp_path):
 
 def drawn(picture, scores, path):
     boxes = torch.tensor([[30.0, 8.0, 50.0, 24.0], [30.0, 28.0, 50.0, 44.0]])[: len(scores)]
-    found = Found(boxes, torch.tensor(scores), torch.ones(len(scores), dtype=torch.int64))
+    found = Detections(boxes, torch.tensor(scores), torch.ones(len(scores), dtype=torch.int64))
     draw_detections([picture], [found], ["cat"], path)
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     orange = (abs(pixels - [255, 165, 0]).sum(-1) < 10).nonzero()[0]

@@ -1,0 +1,244 @@
+"""The commands on texts. What they import waits until they run."""
+
+import argparse
+from collections.abc import Sequence
+from inspect import getdoc
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bt_multimodal.evaluation.report import Comparison
+    from bt_multimodal.modality import Modality
+
+NAME = "text"
+
+
+def modality() -> "Modality":
+    """How texts are opened."""
+    from encoders.text.modality import TEXTS
+
+    return TEXTS
+
+
+def pretrain(argv: Sequence[str] | None = None) -> int:
+    """Pretrain a text encoder with Barlow Twins, without labels.
+
+        bt-multimodal text pretrain --config text/docstrings
+        bt-multimodal text pretrain --config text/ag_news_cpu --data.source FOLDER
+
+    --data.source is a .txt with one text a line; a CSV, TSV, JSONL or Parquet file with a column of texts; a
+    folder of one of these, named after their splits (train.csv, test.csv); a hub data set's name; docstrings
+    (real English, embedded); or several of them: '[A, B]'. --data.content_column is the column, by default
+    text, sentence, ...; title+body joins two columns of a row, sentence1,sentence2 takes each as a text of
+    its own. --data.stream says how many texts are called an epoch: the source is then read while it is
+    trained on. --model.encoder is a class path, yours included: my_lab.MyEncoder is any nn.Module with
+    features_dim.
+
+    The run directory keeps config.yaml, metrics.csv, checkpoints/, encoder.safetensors (with the tokeniser),
+    curves.png and, where there are labels, features.png, table.txt and table.json. The same command with the
+    same --run_dir continues a run that was stopped.
+    """
+    from bt_multimodal.commands.pretrain import pretrain as command
+
+    return command(getdoc(pretrain) or "", modality, argv, NAME)
+
+
+def probe(argv: Sequence[str] | None = None) -> int:
+    """Evaluate a text encoder on frozen features: weighted kNN and linear probes, or SentEval's protocol.
+
+        bt-multimodal text probe --encoder runs/ag_news_cpu/TIME --data.source FOLDER
+        bt-multimodal text probe --encoder runs/ag_news_cpu/TIME --data.source trec sst2 --senteval
+
+    --encoder is a run directory, an encoder.safetensors, or a folder or hub name of transformers or
+    sentence-transformers. --pooling is that of a model of transformers: mean, cls or first_last; by default
+    what its folder says, or mean. --data.source is as in pretraining, with labels.
+
+    The table compares TF-IDF, its SVD of as many dimensions as the encoder has, the encoder untrained (same
+    class, fresh weights) and trained: kNN (k = 20), a linear probe on all labels (standardised features; of
+    TF-IDF by cross-validation), and linear probes on a few labels a class over several draws (mean and
+    standard deviation). Where the source has no test split, 20 % are held out. --run_dir keeps table.txt and
+    table.json.
+
+    --senteval trains logistic regressions on the features as they are (Conneau and Kiela, 2018). Their
+    penalty is chosen on the validation split or, where there is none, by 10 folds of the training split; a
+    source of one split is tested by 10 folds, each with a choice of its own. Several sources make a column
+    each; columns sentence1 and sentence2 are pairs; SentEval's folder downstream is its tasks MR, CR, SUBJ,
+    MPQA, SST2, TREC and MRPC. It takes, beside the above, --data.content_column, --data.label_column, --seed
+    (of the untrained weights), --device, --folds N (default 10) and --run_dir.
+    """
+    from bt_multimodal.commands.cli import arguments_of
+    from bt_multimodal.commands.probe import probe as command
+
+    doc = getdoc(probe) or ""
+    known, others = _senteval_switch().parse_known_args(arguments_of(argv))
+    if known.senteval:
+        return _run(senteval_parser(doc), others, lambda arguments: _senteval(arguments, known.pooling))
+
+    def load(name: str | Path, weights: bool = True) -> Any:
+        from encoders.text.loading import load_text_encoder
+
+        return load_text_encoder(name, weights, known.pooling)
+
+    return command(doc, modality, others, load, NAME)
+
+
+def _senteval_switch() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--pooling")
+    parser.add_argument("--senteval", action="store_true")
+    return parser
+
+
+def senteval_parser(doc: str) -> argparse.ArgumentParser:
+    """The arguments of `probe` with ``--senteval``."""
+    parser = _parser(doc)
+    parser.add_argument("--encoder", required=True)
+    parser.add_argument("--data.source", dest="sources", nargs="+", required=True)
+    parser.add_argument("--data.content_column", dest="content_column")
+    parser.add_argument("--data.label_column", dest="label_column")
+    parser.add_argument("--folds", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--run_dir", type=Path)
+    return parser
+
+
+def _senteval(arguments: argparse.Namespace, pooling: str | None) -> "Comparison":
+    from encoders.text.evaluation.compared import untrained_and_trained
+    from encoders.text.evaluation.senteval_folder import open_all, transfer_tasks
+    from encoders.text.evaluation.transfer import open_task, transfer_table
+
+    columns = (arguments.content_column, arguments.label_column)
+    tasks, missing = open_all(arguments.sources, transfer_tasks, lambda source: open_task(source, *columns))
+    if missing:
+        print(f"left out: {', '.join(missing)}")
+    compared = untrained_and_trained(arguments.encoder, pooling, arguments.device, arguments.seed)
+    return transfer_table(tasks, compared.encode, compared.width, arguments.folds)
+
+
+def sts(argv: Sequence[str] | None = None) -> int:
+    """Semantic textual similarity: do cosines of representations rank pairs of sentences as people do?
+
+        bt-multimodal text sts --encoder runs/stsb_from_scratch_cpu/TIME --data.source FOLDER
+        bt-multimodal text sts --encoder sentence-transformers/all-MiniLM-L6-v2 --data.source downstream
+
+    --encoder and --pooling are as in `text probe`. --data.source is one or more of: a .csv, .tsv, .jsonl or
+    .parquet file, a folder of them named after their splits, a hub data set, or SentEval's folder downstream
+    (STS12 to STS16, STS-B, SICK-R).
+
+    The table has Spearman's correlation x 100 of cosine and score, a column for every set (a year of SentEval
+    is all of its pairs together) and their average. The rows are TF-IDF, its SVD of as many dimensions as the
+    encoder has, the encoder untrained (same class, fresh weights) and trained.
+    """
+    from bt_multimodal.commands.cli import arguments_of
+
+    return _run(sts_parser(getdoc(sts) or ""), arguments_of(argv), _sts)
+
+
+def sts_parser(doc: str) -> argparse.ArgumentParser:
+    """The arguments of `sts`."""
+    parser = _parser(doc)
+    parser.add_argument("--encoder", required=True)
+    parser.add_argument("--pooling", help="mean, cls or first_last")
+    parser.add_argument("--data.source", dest="sources", nargs="+", required=True)
+    parser.add_argument("--data.columns", dest="columns", help="A,B,SCORE [sentence1,sentence2,score]")
+    parser.add_argument("--data.split", dest="split", help="its name [test]")
+    parser.add_argument(
+        "--baseline", nargs="+", help="texts that TF-IDF is learnt from [the evaluated sentences]"
+    )
+    parser.add_argument("--run_dir", type=Path, help="where to keep table.txt and table.json")
+    parser.add_argument("--seed", type=int, default=0, help="of the untrained weights [0]")
+    parser.add_argument("--device", default="cpu", help="[cpu]")
+    return parser
+
+
+def _sts(arguments: argparse.Namespace) -> "Comparison":
+    from bt_multimodal.data.records import open_source
+    from encoders.text.evaluation.compared import untrained_and_trained
+    from encoders.text.evaluation.pairs import open_pairs
+    from encoders.text.evaluation.senteval_folder import open_all, similarity_sets
+    from encoders.text.evaluation.sts import sentences, similarity_table
+    from encoders.text.tfidf import TfidfSvd, contents
+
+    columns = arguments.columns and [column.strip() for column in arguments.columns.split(",")]
+    sets, missing = open_all(
+        arguments.sources, similarity_sets, lambda source: open_pairs(source, columns, arguments.split)
+    )
+    if missing:
+        print(f"left out: {', '.join(missing)}")
+    compared = untrained_and_trained(arguments.encoder, arguments.pooling, arguments.device, arguments.seed)
+    baseline = arguments.baseline
+    texts = contents(open_source(baseline, modality()).train) if baseline else sentences(sets)
+    model = TfidfSvd(texts, compared.width)
+    learnt = ", ".join(baseline or ["these sentences"])
+    counts = {"TF-IDF": model.counted, f"TF-IDF's SVD ({compared.width})": model.reduced}
+    return similarity_table(sets, counts | compared.encode, learnt)
+
+
+def convert(argv: Sequence[str] | None = None) -> int:
+    """Write a text encoder as a folder for sentence-transformers.
+
+        bt-multimodal text convert --encoder runs/ag_news_cpu/TIME --out FOLDER
+
+    --encoder is a run directory or an encoder.safetensors. --out is the folder to write, new or empty:
+    SentenceTransformer(FOLDER) loads it. An encoder that is no model of transformers needs this package to be
+    installed where it is loaded, and trust_remote_code=True.
+    """
+    from bt_multimodal.commands.cli import arguments_of, guarded
+
+    doc = getdoc(convert) or ""
+    argv = arguments_of(argv)
+    if not argv:
+        print(doc)
+        return 0
+    arguments = convert_parser(doc).parse_args(argv)
+
+    def run() -> int:
+        from bt_multimodal.encoder_file import load_encoder
+        from bt_multimodal.evaluation.report import check_empty
+        from encoders.text.exchange import save_sentence_transformer
+
+        check_empty(Path(arguments.out))
+        encoder, augmentations = load_encoder(arguments.encoder)
+        save_sentence_transformer(encoder, augmentations, arguments.out, arguments.encoder)
+        print(f"wrote {arguments.out}")
+        return 0
+
+    return guarded(NAME, run)
+
+
+def convert_parser(doc: str) -> argparse.ArgumentParser:
+    """The arguments of `convert`."""
+    parser = _parser(doc)
+    parser.add_argument("--encoder", required=True)
+    parser.add_argument("--out", required=True)
+    return parser
+
+
+def _parser(doc: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+
+
+def _run(parser: argparse.ArgumentParser, argv: Sequence[str], table: Any) -> int:
+    """Run an evaluation that gives one table: print it, and keep it where ``--run_dir`` says so."""
+    from bt_multimodal.commands.cli import guarded
+
+    if not argv:
+        print(parser.description)
+        return 0
+    arguments = parser.parse_args(argv)
+
+    def run() -> int:
+        from bt_multimodal.evaluation.report import check_empty, save_comparison
+
+        if arguments.run_dir:
+            check_empty(arguments.run_dir)
+        comparison = table(arguments)
+        if arguments.run_dir:
+            save_comparison(arguments.run_dir, comparison)
+        print(comparison)
+        return 0
+
+    return guarded(NAME, run)
