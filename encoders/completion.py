@@ -6,7 +6,7 @@ from importlib import import_module
 
 from bt_multimodal.commands.config_files import shipped_configs
 from bt_multimodal.commands.help_page import argument_names
-from encoders.command_line import TASKS
+from encoders.command_line import SEEDS, TASKS
 
 DOC = """Print a completion script.
 
@@ -50,15 +50,16 @@ def whole_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true")
     modalities = parser.add_subparsers()
     for modality, tasks in TASKS.items():
-        below = modalities.add_parser(modality).add_subparsers()
+        below = modalities.add_parser(modality, help=f"tasks on {modality}").add_subparsers()
         for task, (path, text) in tasks.items():
             if task in _KEYS:
                 _with_keys(below.add_parser(task, help=text), task)
             else:
                 known = _parser_of(path)
                 below.add_parser(task, help=text, parents=[known], add_help=False, conflict_handler="resolve")
-    modalities.add_parser("seeds").add_argument("runs", nargs="*")
-    modalities.add_parser("completion").add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    modalities.add_parser("seeds", help=SEEDS).add_argument("runs", nargs="*")
+    shells = modalities.add_parser("completion", help="a completion script for a shell")
+    shells.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     return parser
 
 

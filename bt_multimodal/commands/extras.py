@@ -1,13 +1,13 @@
 """A missing package in one line that names the extra to install."""
 
-_EXTRAS = {
+EXTRAS = {
     "train": (
-        "datasets", "fsspec", "jsonargparse", "lightning", "matplotlib", "pyarrow", "scipy", "sklearn",
+        "datasets", "fsspec", "jsonargparse", "lightning", "matplotlib", "pyarrow", "shtab", "sklearn",
         "threadpoolctl", "tqdm", "yaml",
     ),
     "image": ("PIL", "pycocotools", "torchvision"),
     "audio": ("soundfile", "torchaudio"),
-    "text": ("tokenizers", "transformers"),
+    "text": ("huggingface_hub", "scipy", "tokenizers", "transformers"),
     "timm": ("timm",),
 }  # fmt: skip
 
@@ -19,9 +19,9 @@ def missing_extra(error: ModuleNotFoundError, wanted: str) -> str | None:
         wanted: the extra to name, if it brings the module (an extra of a modality brings ``train``).
     """
     module = (error.name or "").partition(".")[0]
-    extra = next((extra for extra, modules in _EXTRAS.items() if module in modules), None)
+    extra = next((extra for extra, modules in EXTRAS.items() if module in modules), None)
     if extra is None:
         return None
-    if extra != "timm" and wanted in _EXTRAS:
+    if extra != "timm" and wanted in EXTRAS:
         extra = wanted
     return f"{module} is not installed; this brings it: pip install 'bt_multimodal[{extra}]'"

@@ -31,9 +31,7 @@ def page(doc: str, keys: Keys, modality: str, name: str | None = None) -> str:
     offered = [*sources.augmentation_sets(package), *sources.encoders(package)]
     if name is not None:
         return _class_page(_named(name, offered))
-    lines = [doc.strip(), "", "keys"]
-    if any(isinstance(item, Choice) for item in keys):
-        lines += _entry(f"--{CONFIG.name} FILE", CONFIG.help)
+    lines = [doc.strip(), "", "keys", *_entry(f"--{CONFIG.name} FILE", CONFIG.help)]
     for item in keys:
         if isinstance(item, Key):
             shown = "" if item.required or item.default is None else f" [{item.default}]"
