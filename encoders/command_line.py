@@ -4,44 +4,30 @@ Only the task's own module is imported, and that imports nothing heavy until it 
 """
 
 import difflib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 
-# Modality, task: the function that runs it, and what it does.
-TASKS: dict[str, dict[str, tuple[str, str]]] = {
-    "image": {
-        "pretrain": ("encoders.image.commands:pretrain", "pretrain an encoder on pictures"),
-        "linear": ("encoders.image.commands:linear", "kNN and linear probes on frozen features"),
-        "classify": ("encoders.image.commands:classify", "train a classifier: linear, few labels, transfer"),
-        "svm": ("encoders.image.commands:svm", "VOC07's linear SVMs"),
-        "detect": ("encoders.image.commands:detect", "fine-tune a detector on VOC or COCO"),
-        "convert": (
-            "encoders.image.commands:convert",
-            "from and to the reference, torchvision, timm",
-        ),
-        "ablations": ("encoders.image.commands:ablations", "a sweep of configs and seeds, one table"),
-    },
-    "audio": {
-        "pretrain": ("encoders.audio.commands:pretrain", "pretrain an encoder on sounds"),
-        "probe": ("encoders.audio.commands:probe", "kNN, linear probes, HEAR's MLPs on frozen features"),
-    },
-    "text": {
-        "pretrain": ("encoders.text.commands:pretrain", "pretrain an encoder on texts"),
-        "probe": ("encoders.text.commands:probe", "kNN, linear probes, SentEval's protocol"),
-        "sts": ("encoders.text.commands:sts", "semantic textual similarity"),
-        "convert": ("encoders.text.commands:convert", "a folder for sentence-transformers"),
-    },
-}
-SEEDS = "mean and spread of the tables of several runs: bt-multimodal seeds RUN RUN ..."
+from encoders.task_list import SEEDS, TASKS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
+    try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _run(argv: list[str]) -> int:
     from bt_multimodal.commands.cli import fail
 
-    argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
         return 0

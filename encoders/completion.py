@@ -6,7 +6,7 @@ from importlib import import_module
 
 from bt_multimodal.commands.config_files import shipped_configs
 from bt_multimodal.commands.help_page import argument_names
-from encoders.command_line import SEEDS, TASKS
+from encoders.task_list import SEEDS, TASKS
 
 DOC = """Print a completion script.
 

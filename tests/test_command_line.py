@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from bt_multimodal.commands.extras import missing_extra
-from encoders.command_line import TASKS, main
+from encoders.command_line import main
 from encoders.completion import completion
+from encoders.task_list import TASKS
 
 EVERY = [(modality, task) for modality, tasks in TASKS.items() for task in tasks]
 
@@ -137,3 +138,17 @@ def test_a_users_own_missing_module_is_not_hidden(tmp_path):
     assert done.returncode == 2
     assert "my_missing_module" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_leaves_is_no_error():
+    """As in `... --help | head -1`; here the pipe is closed before the page is written."""
+    code = (
+        "import sys; sys.stdin.read(); from encoders.command_line import main; sys.exit(main(sys.argv[1:]))"
+    )
+    argv = [sys.executable, "-c", code, "image", "pretrain", "--help"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(argv, text=True, **pipes) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 128 + 13
