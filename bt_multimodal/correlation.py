@@ -4,17 +4,17 @@ Legend: ``N`` samples of the global batch, ``n`` of them on this rank, ``D`` emb
 ``W`` ranks. ``A`` and ``B`` are the two batches of embeddings, each dimension standardised over
 all ``N`` samples; ``C = A^T B / N`` is their cross-correlation matrix ``[D, D]``.
 
-Two forms of the same two numbers, the invariance ``sum_i (1 - C_ii)^2`` and the redundancy
+Two forms compute the same two numbers, the invariance ``sum_i (1 - C_ii)^2`` and the redundancy
 ``sum_{i != j} C_ij^2`` (Zbontar et al., 2021, equations 1 and 2):
 
-* direct: builds ``C``. ``O(N D^2)`` work and ``O(D^2)`` memory. The readable definition.
-* Gram: ``sum_ij C_ij^2 = <A A^T, B B^T> / N^2`` never builds ``C``. ``O(N^2 D)`` work and
+* direct: builds ``C``, in ``O(N D^2)`` time and ``O(D^2)`` memory. The readable definition.
+* Gram: never builds ``C``, because ``sum_ij C_ij^2 = <A A^T, B B^T> / N^2``. ``O(N^2 D)`` time and
   ``O(N^2 + N D)`` memory.
 
-Across ranks both take the statistics of the whole global batch; local batches may differ in
-size. Every rank returns the same two numbers and, in the backward pass, ``W`` times its own
-rows of the gradient: DistributedDataParallel and FSDP average parameter gradients over ranks,
-and the average of ``W`` times the parts is the gradient of one process that holds everything.
+Across ranks, both use the statistics of the global batch; local batches may differ in size. Every rank
+returns the same two numbers and, in the backward pass, ``W`` times its own rows of the gradient:
+DistributedDataParallel and FSDP average parameter gradients over ranks, and the average of ``W`` times
+the parts is the gradient of a single process with the whole batch.
 """
 
 from collections.abc import Callable
@@ -28,19 +28,22 @@ from bt_multimodal.distributed.collectives import start_gather, sum_across_ranks
 
 
 def working_dtype(z_first: Tensor, z_second: Tensor) -> torch.dtype:
-    """What the arithmetic is in: float32, or the embeddings' own dtype where that is more."""
+    """The dtype of the computations: float32, or the embeddings' dtype if that is wider."""
     return torch.promote_types(torch.promote_types(z_first.dtype, z_second.dtype), torch.float32)
 
 
 def standardise(z: Tensor, n_global: int, eps: float) -> Tensor:
-    """This rank's ``[n, D]`` of the global batch standardised per column, differentiable across ranks."""
+    """This rank's rows ``[n, D]``, standardised per column over the global batch.
+
+    Differentiable across ranks.
+    """
     centred = z - sum_across_ranks(z.sum(0)) / n_global
     variance = sum_across_ranks(centred.square().sum(0)) / n_global
     return centred * (variance + eps).rsqrt()
 
 
 class _Product(torch.autograd.Function):
-    """``A^T B``, its backward pass out of autocast's reach as well, where that is called inside one."""
+    """``A^T B``, with autocast disabled in the backward pass too."""
 
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
@@ -55,9 +58,9 @@ class _Product(torch.autograd.Function):
 
 
 def correlate(a: Tensor, b: Tensor, n_global: int) -> Tensor:
-    """``A^T B / N`` ``[D, D]`` of the global batch, from this rank's ``[n, D]`` of both.
+    """``C = A^T B / N`` ``[D, D]`` of the global batch, from this rank's rows ``[n, D]`` of both.
 
-    Across ranks every rank must compute the same of it: `terms_of`, or another function of ``C`` alone.
+    Every rank must compute the same function of ``C`` alone, such as `terms_of`.
     """
     return sum_across_ranks(_Product.apply(a, b), alike=True) / n_global
 
@@ -82,7 +85,7 @@ def direct_terms(z_first: Tensor, z_second: Tensor, n_global: int, eps: float) -
 
 
 def _standardise_whole(z: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The global batch standardised per column, and the factor ``1 / sqrt(variance + eps)``."""
+    """The global batch, standardised per column, and the factor ``1 / sqrt(variance + eps)``."""
     z = z.to(dtype)
     variance, mean = torch.var_mean(z, dim=0, correction=0)
     factor = (variance + eps).rsqrt()
@@ -90,14 +93,14 @@ def _standardise_whole(z: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tenso
 
 
 def _start_sum(x: Tensor, world: int) -> Callable[[], object]:
-    """Begin to sum ``x`` over ranks in place; the function waits for it."""
+    """Start to sum ``x`` over ranks in place; the returned function waits for the result."""
     if world == 1:
         return lambda: None
     return dist.all_reduce(x, async_op=True).wait
 
 
 class _GramTerms(torch.autograd.Function):
-    """Invariance and redundancy without ``C``, forward and analytic backward.
+    """Invariance and redundancy without ``C``, with an analytic backward pass.
 
     With ``K_A = A A^T``, ``K_B = B B^T`` and ``c = diag(C)`` (a column sum of ``A * B``)::
 
@@ -105,16 +108,16 @@ class _GramTerms(torch.autograd.Function):
 
         dA = (2 g_red / N^2) K_B A + B * t / N       t = -2 g_inv (1 - c) - 2 g_red c
 
-    and the same for ``dB`` with the two exchanged; ``g_inv`` and ``g_red`` are the incoming
-    gradients. ``A`` and ``B`` have zero column means, so ``dA`` and ``dB`` have too, and the
-    standardisation's own backward pass reduces to ``dz = f (dA - A * mean(dA * A))`` with
-    ``f = 1 / sqrt(variance + eps)``. It is exact for any ``eps``.
+    and the same for ``dB`` with ``A`` and ``B`` exchanged; ``g_inv`` and ``g_red`` are the incoming
+    gradients. The columns of ``A`` and ``B`` have zero mean, hence those of ``dA`` and ``dB`` too, and the
+    backward pass of the standardisation reduces to ``dz = f (dA - A * mean(dA * A))`` with
+    ``f = 1 / sqrt(variance + eps)``. This is exact for any ``eps``.
 
-    Each rank gathers the embeddings in their own dtype, which loses nothing, and computes its own
-    ``n`` rows of both Gram matrices: ``1 / W`` of the ``O(N^2 D)`` work (standardising the gathered
-    batch, ``O(N D)``, is done on every rank). A step's communication is two gathers of ``[N, D]``,
-    the second while the first is worked on, and sums over the ranks of ``D + 1`` numbers forward and
-    ``2 D`` backward. A reduction of ``C`` would be of ``D^2``.
+    Each rank gathers the embeddings in their own dtype, without loss, and computes its own ``n`` rows of
+    both Gram matrices: ``1 / W`` of the ``O(N^2 D)`` work. (Every rank standardises the whole gathered
+    batch, ``O(N D)``.) A step communicates two gathers of ``[N, D]``, the second during the computations on
+    the first, and sums over ranks of ``D + 1`` numbers forward and ``2 D`` backward. Summing ``C`` would
+    take ``D^2``.
     """
 
     @staticmethod
@@ -144,7 +147,7 @@ class _GramTerms(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_invariance: Tensor, grad_redundancy: Tensor):
         a, b, factor_a, factor_b, k_a, k_b, c = ctx.saved_tensors
-        with torch.autocast(a.device.type, enabled=False):  # backward() may be called inside one
+        with torch.autocast(a.device.type, enabled=False):  # backward() may be called under autocast
             n_global = a.shape[0]
             a_rows, b_rows = a[ctx.rows], b[ctx.rows]
             on_diagonal = (-2 * grad_invariance * (1 - c) - 2 * grad_redundancy * c) / n_global
@@ -168,7 +171,7 @@ def gram_terms(z_first: Tensor, z_second: Tensor, sizes: list[int], eps: float) 
 
     Args:
         z_first, z_second: ``[n, D]`` embeddings of this rank.
-        sizes: every rank's ``n`` (`bt_multimodal.distributed.collectives.global_sizes`).
+        sizes: the ``n`` of every rank (`bt_multimodal.distributed.collectives.global_sizes`).
         eps: added to the variance, as BatchNorm does.
     """
     return _GramTerms.apply(z_first, z_second, sizes, eps, working_dtype(z_first, z_second))

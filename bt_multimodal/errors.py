@@ -1,11 +1,11 @@
-"""How training goes wrong."""
+"""Errors of training."""
 
-TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the status of a run that the same command can continue
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: exit status of a run that the same command can continue
 
 
 class TrainingFailedError(RuntimeError):
-    """Training went wrong in a way that has a name; the message is one line."""
+    """Training failed for a known reason; the message is one line."""
 
 
 class StoppedError(RuntimeError):
-    """A run was told to stop and has saved itself; the message is one line."""
+    """A run was stopped by a signal and is saved; the message is one line."""

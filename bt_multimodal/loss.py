@@ -10,31 +10,32 @@ from bt_multimodal.distributed.collectives import global_sizes
 
 
 class LossTerms(NamedTuple):
-    """``total = scale * (invariance + lambd * redundancy)``; the two terms are unweighted sums."""
+    """The loss ``total = scale * (invariance + lambd * redundancy)`` and its two terms, unweighted."""
 
     total: Tensor
     invariance: Tensor
     redundancy: Tensor
 
 
-# N / D where both forms take equal time on two CPU cores: about 0.67 at N 256, 0.77 at N 1024.
+# N / D at which both forms take the same time on two CPU cores: about 0.67 at N 256, 0.77 at N 1024.
 _GRAM_UP_TO = 0.7
 
 
 def gram_is_cheaper(n: int, d: int) -> bool:
-    """Whether the Gram form costs less than the direct form: about ``4 N^2 D`` against ``3 N D^2``."""
+    """Whether the Gram form, about ``4 N^2 D``, costs less than the direct form, about ``3 N D^2``."""
     return n < _GRAM_UP_TO * d
 
 
 def checked_sizes(z_first: Tensor, z_second: Tensor) -> list[int]:
-    """Every rank's batch size, of two batches of embeddings that have a loss.
+    """The batch size of every rank, after a check of two batches of embeddings.
 
     Raises:
-        ValueError: shapes that differ or are not 2-D, integers, or a global batch under 2.
+        ValueError: shapes that differ or are not 2-D, a dtype that is not floating point, or a global
+            batch of fewer than 2 samples.
     """
     if z_first.ndim != 2 or z_first.shape != z_second.shape:
         raise ValueError(
-            "two batches of embeddings [n, D] of one shape are needed, got "
+            "needs two batches of embeddings [n, D] of the same shape, got "
             f"{list(z_first.shape)} and {list(z_second.shape)}"
         )
     if not (z_first.is_floating_point() and z_second.is_floating_point()):
@@ -46,7 +47,7 @@ def checked_sizes(z_first: Tensor, z_second: Tensor) -> list[int]:
 
 
 class BarlowTwinsLoss(nn.Module):
-    """Cross-correlation of two batches of embeddings, driven to the identity.
+    """The Barlow Twins loss: drives the cross-correlation of two batches of embeddings to the identity.
 
     With ``A, B`` the embeddings standardised per dimension over the global batch of ``N`` samples
     (biased variance) and ``C = A^T B / N``::
@@ -54,17 +55,20 @@ class BarlowTwinsLoss(nn.Module):
         total = scale * [ sum_i (1 - C_ii)^2 + lambd * sum_{i != j} C_ij^2 ]
 
     Zbontar et al., 2021, equations 1 and 2 (their BatchNorm without affine parameters is the
-    standardisation here). All arithmetic is in float32, or float64 for float64 embeddings,
-    whatever autocast says. When a process group is initialised the batch is the union of the
-    ranks' batches, of any sizes; see `bt_multimodal.correlation` for what the gradient is then.
+    standardisation here). All computations are in float32, or float64 for float64 embeddings, even
+    under autocast. If a process group is initialised, the batch is the union of the ranks' batches,
+    which may differ in size; `bt_multimodal.correlation` describes the gradient.
 
     Args:
         lambd: weight of the redundancy term; 0.0051 in the released code.
-        scale: factor on the total. The released code's gradient is ``1 / world_size`` of the true
-            one, which LARS hides on weights but not on biases; state it here to reproduce a run.
-        form: ``"gram"`` never builds the D x D matrix, ``"direct"`` does, ``"auto"`` takes the
-            cheaper one for the shapes at hand. The number is the same.
+        scale: factor on the total. The gradient of the released code is ``1 / world_size`` of the true
+            one, which LARS hides for weights but not for biases; set ``scale`` to that to reproduce a run.
+        form: ``"gram"`` never builds the D x D matrix, ``"direct"`` does, and ``"auto"`` picks the
+            cheaper one for the given shapes. The value is the same.
         eps: added to the variance.
+
+    Raises:
+        ValueError: an unknown ``form``, or a number that is out of range.
     """
 
     def __init__(
@@ -76,16 +80,17 @@ class BarlowTwinsLoss(nn.Module):
     ):
         super().__init__()
         if form not in ("auto", "gram", "direct"):
-            raise ValueError(f"form is 'auto', 'gram' or 'direct', not {form!r}")
+            raise ValueError(f"form must be 'auto', 'gram' or 'direct', not {form!r}")
         if lambd < 0 or scale <= 0 or eps < 0:
             raise ValueError(f"needs lambd >= 0, scale > 0, eps >= 0; got {lambd=}, {scale=}, {eps=}")
         self.lambd, self.scale, self.form, self.eps = lambd, scale, form, eps
 
     def forward(self, z_first: Tensor, z_second: Tensor) -> LossTerms:
-        """Loss of two batches of embeddings ``[n, D]``, row ``i`` of both from the same sample.
+        """The loss of two batches of embeddings ``[n, D]``; row ``i`` of both is from the same sample.
 
         Raises:
-            ValueError: shapes that differ or are not 2-D, integers, or a global batch under 2.
+            ValueError: shapes that differ or are not 2-D, a dtype that is not floating point, or a global
+                batch of fewer than 2 samples.
         """
         with torch.autocast(z_first.device.type, enabled=False):
             sizes = checked_sizes(z_first, z_second)

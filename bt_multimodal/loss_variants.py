@@ -1,7 +1,7 @@
-"""The losses that Zbontar et al., 2021, table 5, set beside their own, for its ablations.
+"""Variants of the loss, from the ablations of Zbontar et al., 2021, table 5.
 
-Each takes two batches of embeddings ``[n, D]`` of this rank and gives `LossTerms`, as
-`BarlowTwinsLoss` does, exact across ranks; all build the D x D matrix.
+Like `BarlowTwinsLoss`, each takes two batches of embeddings ``[n, D]`` of this rank and returns
+`LossTerms`, exact across ranks. All of them build the D x D matrix.
 """
 
 import math
@@ -17,15 +17,18 @@ from bt_multimodal.loss import LossTerms, checked_sizes
 
 
 class AblatedLoss(nn.Module):
-    """The loss with a term or a normalisation taken away.
+    """The Barlow Twins loss without one of its terms or normalisations.
 
     Args:
         lambd, scale, eps: as in `BarlowTwinsLoss`.
-        invariance: weight of the invariance term; 0 leaves redundancy alone.
-        normalise: what becomes of the embeddings before ``C = A^T B / N``. ``"batch"``: standardised
-            per dimension, as in the loss itself. ``"features"``: then each embedding scaled to length
-            ``sqrt(D)`` (the paper says the unit sphere, on which the diagonal could not come near 1).
-            ``"none"``: centred alone, so that ``C`` is the cross-covariance.
+        invariance: weight of the invariance term; 0 leaves only the redundancy term.
+        normalise: how to normalise the embeddings before ``C = A^T B / N``. ``"batch"`` standardises each
+            dimension, as in the original loss. ``"features"`` then also scales each embedding to length
+            ``sqrt(D)`` (the paper says the unit sphere, where the diagonal could not come close to 1).
+            ``"none"`` only centres each dimension, so ``C`` is the cross-covariance.
+
+    Raises:
+        ValueError: an unknown ``normalise``, or a number that is out of range.
     """
 
     def __init__(
@@ -38,7 +41,7 @@ class AblatedLoss(nn.Module):
     ):
         super().__init__()
         if normalise not in ("batch", "features", "none"):
-            raise ValueError(f"normalise is 'batch', 'features' or 'none', not {normalise!r}")
+            raise ValueError(f"normalise must be 'batch', 'features' or 'none', not {normalise!r}")
         if lambd < 0 or invariance < 0 or scale <= 0 or eps < 0:
             raise ValueError(
                 "needs lambd >= 0, invariance >= 0, scale > 0, eps >= 0; "
@@ -75,13 +78,16 @@ class AblatedLoss(nn.Module):
 class CrossEntropyLoss(nn.Module):
     """``-log sum_i exp(C_ii / t) + lambd * log sum_{i != j} exp(max(C_ij, 0) / t)``.
 
-    ``C`` is the cross-correlation matrix, ``t`` the temperature. The two terms are `LossTerms`'s
-    invariance and redundancy. The paper gives neither value.
+    ``C`` is the cross-correlation matrix, ``t`` the temperature. The two terms are returned as invariance
+    and redundancy of `LossTerms`. The paper states neither ``lambd`` nor ``t``.
 
     Args:
         lambd: weight of the second term.
         temperature: ``t``.
         scale, eps: as in `BarlowTwinsLoss`.
+
+    Raises:
+        ValueError: a number that is out of range.
     """
 
     def __init__(self, lambd: float = 1.0, temperature: float = 0.1, scale: float = 1.0, eps: float = 1e-5):
@@ -94,13 +100,13 @@ class CrossEntropyLoss(nn.Module):
         self.lambd, self.temperature, self.scale, self.eps = lambd, temperature, scale, eps
 
     def forward(self, z_first: Tensor, z_second: Tensor) -> LossTerms:
-        """As `BarlowTwinsLoss.forward`; ``D`` is 2 or more."""
+        """As `BarlowTwinsLoss.forward`; ``D`` must be 2 or more."""
         with torch.autocast(z_first.device.type, enabled=False):
             sizes = checked_sizes(z_first, z_second)
             dtype = working_dtype(z_first, z_second)
             n, d = sum(sizes), z_first.shape[1]
             if d < 2:
-                raise ValueError(f"embeddings of width {d} have nothing off the diagonal")
+                raise ValueError(f"embeddings of width {d} have no off-diagonal correlations: use 2 or more")
             a, b = (standardise(z.to(dtype), n, self.eps) for z in (z_first, z_second))
             c = correlate(a, b, n)
             on_diagonal = torch.eye(d, dtype=torch.bool, device=c.device)

@@ -1,4 +1,4 @@
-"""Embeddings of a batch that is larger than memory holds with gradients."""
+"""Embeddings of a batch whose activations do not fit into memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,18 +14,20 @@ from bt_multimodal.compat import tree_flatten, tree_unflatten
 def embed_in_micro_batches(
     embed: Callable[[Any], Tensor], view: Any, count: int, module: nn.Module
 ) -> Tensor:
-    """``embed(view)``, a micro-batch at a time, forward and backward.
+    """``embed(view)``, forward and backward, one micro-batch at a time.
 
-    The forward pass keeps no activations; the backward pass makes them anew, with the same random
-    numbers, for one micro-batch after another. The result is an ordinary tensor in the graph, so the
-    loss is that of the whole batch (the gradient caching of Gao et al., 2021, arXiv 2101.06983),
-    under DistributedDataParallel as well. Only what mixes samples within the network sees
-    micro-batches: BatchNorm, each with the micro-batch's statistics.
+    The forward pass stores no activations; the backward pass recomputes them with the same random
+    numbers, one micro-batch after the other. The result is an ordinary tensor in the graph, so the loss
+    is that of the whole batch, also under DistributedDataParallel. This is the gradient caching of Gao
+    et al., 2021, arXiv 2101.06983. Only layers that mix samples see the micro-batches: BatchNorm uses
+    the statistics of each.
 
     Args:
+        embed: takes a view, returns embeddings ``[B, D]``.
         view: a pytree of tensors ``[B, ...]``.
-        count: micro-batches, as equal as ``B`` allows.
-        module: what ``embed`` runs; its buffers (BatchNorm's running statistics) are updated once.
+        count: the number of micro-batches, of equal size as far as ``B`` allows.
+        module: the network that ``embed`` runs; its buffers (BatchNorm's running statistics) are updated
+            only once.
 
     Returns:
         ``[B, D]``.
@@ -34,15 +36,16 @@ def embed_in_micro_batches(
         ValueError: tensors that differ in ``B``, or fewer samples than micro-batches.
     """
     if not torch.is_grad_enabled():
-        return torch.cat([embed(part) for part in _split(view, count)])
+        return torch.cat([embed(micro_batch) for micro_batch in _split(view, count)])
 
     def contexts() -> tuple[Any, Any]:
         return nullcontext(), _restored_buffers(module)
 
-    parts = [
-        checkpoint(embed, part, use_reentrant=False, context_fn=contexts) for part in _split(view, count)
+    embeddings = [
+        checkpoint(embed, micro_batch, use_reentrant=False, context_fn=contexts)
+        for micro_batch in _split(view, count)
     ]
-    return torch.cat(parts)
+    return torch.cat(embeddings)
 
 
 def _split(view: Any, count: int) -> list[Any]:
@@ -51,17 +54,17 @@ def _split(view: Any, count: int) -> list[Any]:
     if len(sizes) != 1:
         raise ValueError(f"the tensors of a view differ in their batch size: {sorted(sizes)}")
     if not 1 <= count <= min(sizes):
-        raise ValueError(f"{min(sizes)} samples do not make {count} micro-batches")
-    parts = zip(*(leaf.tensor_split(count) for leaf in leaves), strict=True)
-    return [tree_unflatten(part, form) for part in parts]
+        raise ValueError(f"{min(sizes)} samples cannot be split into {count} micro-batches")
+    micro_batches = zip(*(leaf.tensor_split(count) for leaf in leaves), strict=True)
+    return [tree_unflatten(micro_batch, form) for micro_batch in micro_batches]
 
 
 @contextmanager
 def _restored_buffers(module: nn.Module) -> Iterator[None]:
-    kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    saved = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffer, value in kept:
+            for buffer, value in saved:
                 buffer.copy_(value)

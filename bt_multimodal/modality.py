@@ -1,4 +1,4 @@
-"""What the core has to know of a modality: how its data are found, named and summarised."""
+"""What the core needs to know about a modality: how to find, name and summarise its data."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -7,19 +7,19 @@ from torch import Tensor
 
 
 class Modality(NamedTuple):
-    """A modality, as the tasks see it.
+    """A modality, as the tasks use it.
 
     Attributes:
-        unit: what its samples are called, in the plural: ``"images"``.
-        extensions: endings of its files: ``(".jpg", ".png")``.
-        columns: conventional names of the column that holds the contents, in order of preference.
-        embedded: data sets that need no files: by name, functions that return a table's columns.
-        inline: the cells of a table are the contents themselves, not paths to them.
-        raw: the name of the trivial baseline (``"raw pixels"``), if there is one.
-        raw_features: the trivial baseline: a view to its features ``[B, F]``.
+        unit: the plural of a sample: ``"images"``.
+        extensions: file extensions: ``(".jpg", ".png")``.
+        columns: conventional names of the column of contents, in order of preference.
+        embedded: data sets without files: functions that return a table's columns, by name.
+        inline: strings in the cells of a table are contents, not paths.
+        raw: name of the trivial baseline (``"raw pixels"``), if there is one.
+        raw_features: the trivial baseline: takes a view, returns its features ``[B, F]``.
         baselines: returns further rows of the final table. It is called with the training records, the
             test records, the encoder's ``features_dim``, and the options of `evaluation.probes.evaluate`
-            other than ``mlp``.
+            except ``mlp``.
     """
 
     unit: str

@@ -1,4 +1,4 @@
-"""The reference optimiser: LARS, its two parameter groups, linear warm-up and cosine decay."""
+"""The optimiser of the reference code: LARS, its two parameter groups, linear warm-up and cosine decay."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -11,19 +11,21 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 class LARS(Optimizer):
-    """Layer-wise adaptive rate scaling with momentum (You et al., 2017), as the reference uses it.
+    """Layer-wise adaptive rate scaling with momentum (You et al., 2017), as in the reference code.
 
-    For a weight ``p`` with gradient ``g``: ``g += weight_decay * p``, scaled by
-    ``eta * |p| / |g|`` (by 1 where either norm is 0), ``m = momentum * m + g``, ``p -= lr * m``.
-    A group with ``adapt=False`` takes neither the scaling nor the decay: biases and
-    normalisation (`parameter_groups` sets it).
+    For a weight ``p`` with gradient ``g``: ``g += weight_decay * p``, scaled by ``eta * |p| / |g|`` (by 1
+    if either norm is 0), ``m = momentum * m + g``, ``p -= lr * m``. Groups with ``adapt=False`` have
+    neither scaling nor decay; `parameter_groups` sets this for biases and normalisation layers.
 
     Args:
-        params: parameters or groups; a group may set ``adapt`` and any rate below.
+        params: parameters or groups; a group may set ``adapt`` and any of the rates below.
         lr: learning rate.
         weight_decay: L2 decay.
         momentum: heavy-ball momentum, without dampening.
         eta: trust coefficient.
+
+    Raises:
+        ValueError: a rate that is out of range.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of all parameters that have a gradient."""
+        """Update all parameters that have a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -73,13 +75,13 @@ class LARS(Optimizer):
 
 
 def parameter_groups(module: nn.Module, bias_lr_ratio: float = 1.0) -> list[dict[str, Any]]:
-    """Weights in one group; biases and normalisation, neither adapted nor decayed, in another.
+    """Two groups for `LARS`: weights; and biases and normalisation, without adaptation and decay.
 
     Args:
-        module: parameters of one dimension or none are biases and normalisation, as in the
+        module: its parameters with at most one dimension are biases and normalisation, as in the
             reference code. Frozen parameters are left out.
-        bias_lr_ratio: the second group's learning rate as a share of the first's
-            (0.0048 / 0.2 in the reference); `schedule` applies it.
+        bias_lr_ratio: the learning rate of the second group divided by that of the first
+            (0.0048 / 0.2 in the reference code); `schedule` applies it.
     """
     params = [p for p in module.parameters() if p.requires_grad]
     weights = {"params": [p for p in params if p.ndim > 1], "adapt": True, "lr_ratio": 1.0}
@@ -93,12 +95,12 @@ def parameter_groups(module: nn.Module, bias_lr_ratio: float = 1.0) -> list[dict
 
 
 def warmup_cosine(warmup_steps: int, total_steps: int, final: float = 0.001) -> Callable[[int], float]:
-    """The learning rate's factor at a step: linear from 0 to 1, then cosine to ``final``.
+    """The learning rate's factor as a function of the step: linear from 0 to 1, then cosine to ``final``.
 
-    The schedule of the reference code (per step; ``final`` is 1/1000 there).
+    This is the schedule of the reference code, where ``final`` is 1/1000.
 
     Raises:
-        ValueError: a warm-up that is not shorter than the run.
+        ValueError: the warm-up is not shorter than the run.
     """
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(f"the warm-up ({warmup_steps} steps) must be shorter than the run ({total_steps})")
@@ -115,11 +117,12 @@ def warmup_cosine(warmup_steps: int, total_steps: int, final: float = 0.001) -> 
 def schedule(
     optimizer: Optimizer, batch_size: int, warmup_steps: int, total_steps: int, final: float = 0.001
 ) -> LambdaLR:
-    """The published rates: ``lr * lr_ratio * batch_size / 256``, warmed up and decayed, per step.
+    """The published learning rates, per step: ``lr * lr_ratio * batch_size / 256``, with warm-up and decay.
 
     Args:
-        optimizer: on groups from `parameter_groups`; each ``lr`` is per 256 samples.
-        batch_size: the global batch.
+        optimizer: has groups from `parameter_groups`; each ``lr`` is per 256 samples.
+        batch_size: the global batch size.
+        warmup_steps, total_steps, final: as in `warmup_cosine`.
     """
     shape = warmup_cosine(warmup_steps, total_steps, final)
     ratios = [group.get("lr_ratio", 1.0) * batch_size / 256 for group in optimizer.param_groups]

@@ -1,4 +1,4 @@
-"""The projector: representations to embeddings."""
+"""The projector, from representations to embeddings."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,14 +7,17 @@ from torch import Tensor, nn
 
 
 class Projector(nn.Module):
-    """Bias-free linear layers with BatchNorm and ReLU after all but the last.
+    """Linear layers without bias; BatchNorm and ReLU follow all but the last.
 
     Zbontar et al., 2021, section 2.2: three layers of 8192 on a ResNet-50.
 
     Args:
-        sizes: widths from the representation to the embedding, such as
-            ``[2048, 8192, 8192, 8192]``; two or more.
-        batch_norm: leave the hidden layers' BatchNorm out with ``False`` (the paper's ablation).
+        sizes: two or more widths, from the representation to the embedding, such as
+            ``[2048, 8192, 8192, 8192]``.
+        batch_norm: whether the hidden layers have BatchNorm; ``False`` is the paper's ablation.
+
+    Raises:
+        ValueError: fewer than two widths, or one that is not a positive integer.
     """
 
     def __init__(self, sizes: Sequence[int], batch_norm: bool = True):
@@ -30,5 +33,5 @@ class Projector(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, representation: Tensor) -> Tensor:
-        """``[B, sizes[0]]`` to ``[B, sizes[-1]]``."""
+        """The embeddings ``[B, sizes[-1]]`` of representations ``[B, sizes[0]]``."""
         return self.layers(representation)

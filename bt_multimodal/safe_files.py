@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever stops the process or the machine."""
+"""Writing files atomically: a file is complete or does not exist, even if the machine stops."""
 
 import os
 from collections.abc import Callable
@@ -9,15 +9,17 @@ PARTIAL = ".partial"
 
 
 def write_safely(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside ``path``, flush it to the disk, and rename it.
+    """Write a temporary file next to ``path``, flush it to the disk, and rename it to ``path``.
 
-    A reader sees the old file or the new one; what a killed process leaves ends in ``.partial``.
+    Readers see either the old file or the new one. A killed process may leave a file with the extension
+    ``.partial``.
 
     Args:
+        path: the file to write.
         write: writes the content to the open file.
 
     Raises:
-        OSError: what the disk refuses; ``path`` is as it was.
+        OSError: the file cannot be written; ``path`` is unchanged.
     """
     partial = path.with_name(path.name + PARTIAL)
     try:
@@ -33,7 +35,7 @@ def write_safely(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """The rename itself to the disk, where the system can."""
+    """Flush the rename to the disk, on systems that support it."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_DIRECTORY)
         try:

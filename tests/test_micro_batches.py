@@ -75,12 +75,12 @@ def test_without_gradients():
 @pytest.mark.parametrize(
     ("view", "count", "message"),
     [
-        ({"x": torch.ones(3, 4)}, 4, "3 samples do not make 4 micro-batches"),
+        ({"x": torch.ones(3, 4)}, 4, "3 samples cannot be split into 4 micro-batches"),
         ({"x": torch.ones(3, 4), "gain": torch.ones(2, 1)}, 2, r"differ in their batch size: \[2, 3\]"),
     ],
 )
 def test_wrong_inputs(view, count, message):
     with pytest.raises(ValueError, match=message):
         embed_in_micro_batches(lambda part: part["x"], view, count, nn.Identity())
-    with pytest.raises(ValueError, match="accumulate is a number of micro-batches, 1 or more, not 0"):
+    with pytest.raises(ValueError, match="accumulate must be 1 or more micro-batches, not 0"):
         twins(0)

@@ -120,10 +120,10 @@ CONSTRUCTION = [
     (lambda: BarlowTwins(Gives("6", None), Projector([6, 5])), "Gives has '6'"),
     (lambda: BarlowTwins(Gives(True, None), Projector([6, 5])), "has True"),
     (lambda: BarlowTwins(Gives(0, None), Projector([6, 5])), "has 0"),
-    (lambda: BarlowTwins(Encoder(), Projector([7, 5])), "takes 7 features, Encoder gives 6"),
+    (lambda: BarlowTwins(Encoder(), Projector([7, 5])), "takes 7 features, Encoder returns 6"),
     (lambda: BarlowTwins(Encoder(), Projector([6, 5]), None, Encoder()), ONE_ENCODER),
     (lambda: BarlowTwins(Encoder(), Projector([6, 5]), None, None, Projector([6, 5])), ONE_ENCODER),
-    (lambda: BarlowTwins(Encoder(), Projector([6, 5]), None, Encoder(4, 7), Projector([6, 5])), "gives 7"),
+    (lambda: BarlowTwins(Encoder(), Projector([6, 5]), None, Encoder(4, 7), Projector([6, 5])), "returns 7"),
     (lambda: Headless(nn.Sequential(nn.Linear(4, 6)), 6, head="fc"), "Sequential has no submodule 'fc'"),
 ]
 
@@ -138,11 +138,11 @@ def test_wrong_construction(build, message):
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ((torch.ones(4, 6),), "Gives must give a tensor [B, 6], gave a tuple"),
-        ({"x": torch.ones(4, 6)}, "gave a dict"),
-        (torch.ones(4, 7), "features_dim = 6 but gave [4, 7], not [B, 6]"),
-        (torch.ones(4, 6, 2), "gave [4, 6, 2]"),
-        (torch.ones(6), "gave [6]"),
+        ((torch.ones(4, 6),), "Gives must return a tensor [B, 6], not a tuple"),
+        ({"x": torch.ones(4, 6)}, "not a dict"),
+        (torch.ones(4, 7), "features_dim = 6 but returned [4, 7], not [B, 6]"),
+        (torch.ones(4, 6, 2), "returned [4, 6, 2]"),
+        (torch.ones(6), "returned [6]"),
     ],
 )
 def test_wrong_representation(output, message):

@@ -1,4 +1,4 @@
-"""What went wrong with a config, in one line: jsonargparse's messages made short."""
+"""Short messages for errors in a config: jsonargparse's messages in one line."""
 
 import difflib
 import re
@@ -7,29 +7,29 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-# How jsonargparse says that it does not know a key: of the whole command, of a group, of a class.
+# jsonargparse does not know a key: of the whole command, of a group.
 _UNKNOWN = (
     re.compile(r"unrecognized arguments: --(?P<key>[\w.]+)"),
     re.compile(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'"),
 )
-# One that fits none of several types: what was wrong with the class that was asked for.
+# A class that fits none of several types: what is wrong with it.
 _UNION = re.compile(
     r'Parser key "(?P<key>[\w.]+)": .*?Does not validate against any of the Union subtypes.*?'
     r"Problem with given class_path '(?P<path>[^']+)': "
     r"(?P<problem>.+?)(?: - (?:Problem|Expected)| Given value type)"
 )
-# A plain value that fits none of them.
+# A plain value that fits none of several types.
 _VALUE = re.compile(
     r'Parser key "(?P<key>[\w.]+)": Does not validate against any of the Union subtypes '
     r"Subtypes: \[(?P<types>[^:]+)\] Errors: - Expected.*? Given value: (?P<value>.+?)(?= - Expected a |$)"
 )
-# A class that refuses its arguments where ``None`` might have stood: what it said.
+# A class that is optional (or ``None``) and refuses its arguments: its own message.
 _REFUSED = re.compile(r"Union subtypes\n.*\nErrors:\n  - ((?s:.+?))\n  - Expected a <class 'NoneType'>\n")
 _UNKNOWN_ARGUMENT = re.compile(r"(?:Option|Key) '[\w.]+' is not (?:accepted|expected)")
 
 
 def explain(parser: "ArgumentParser", error: Exception) -> str:
-    """jsonargparse's message on one line, with the nearest right key for one it does not know."""
+    """jsonargparse's message in one line; for an unknown key, with the most similar known key."""
     text = " ".join(str(error).split())
     if "accumulate_grad_batches" in text:
         return (
@@ -38,11 +38,11 @@ def explain(parser: "ArgumentParser", error: Exception) -> str:
         )
     text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
     text = _VALUE.sub(r"\g<key> takes \g<types>, not \g<value>", text)
-    if found := _UNION.search(text):
-        text = "{key}: {path}: {problem}".format(**found.groupdict())
+    if match := _UNION.search(text):
+        text = "{key}: {path}: {problem}".format(**match.groupdict())
     for pattern in _UNKNOWN:
-        if found := pattern.search(text):
-            key = ".".join(found.groupdict().values())
+        if match := pattern.search(text):
+            key = ".".join(match.groupdict().values())
             from bt_multimodal.compat import parser_keys
 
             keys = parser_keys(parser)
@@ -52,9 +52,9 @@ def explain(parser: "ArgumentParser", error: Exception) -> str:
 
 
 def last_line(error: Exception) -> str:
-    """The line of an error's message that says what was wrong."""
-    if found := _REFUSED.search(str(error)):
-        return found[1]
-    # An error from a loader's worker arrives as its whole traceback.
+    """The part of an error's message that says what is wrong."""
+    if match := _REFUSED.search(str(error)):
+        return match[1]
+    # An error from a loader's worker arrives as a whole traceback.
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1] if "Traceback" in str(error) else " ".join(lines)

@@ -1,7 +1,7 @@
-"""Many pretraining runs that differ in one thing each, and one table of them all.
+"""Sweeps: pretraining runs that each differ from a base config in one ablation, and a table of them all.
 
-An ablation is a YAML file that is laid over a base config. What was published of them stands in a CSV
-file beside them (`read_published`).
+An ablation is a YAML file that overrides keys of the base config. Published results are in a CSV file
+in the same folder (`read_published`).
 """
 
 import contextlib
@@ -23,23 +23,24 @@ BASELINE = "baseline"
 class Run(NamedTuple):
     """One run of a sweep."""
 
-    name: str  # of the ablation
+    name: str  # name of the ablation
     seed: int
-    argv: list[str]  # of the pretraining task
+    argv: list[str]  # arguments of the pretraining task
     folder: Path
-    raw: bool = False  # whether the raw features are probed beside it
-    untrained: bool = False  # and the encoder with fresh weights
+    raw: bool = False  # whether to probe the raw features too
+    untrained: bool = False  # whether to probe the encoder with fresh weights too
 
     @property
     def ended(self) -> bool:
+        """Whether the run has its table."""
         return (self.folder / "table.json").is_file()
 
 
 def read_published(path: Path) -> dict[str, float]:
-    """Published top-1 accuracies in per cent by the names of ablations, from a file ``ablation,top_1``.
+    """Published top-1 accuracies in per cent by ablation, from a CSV file ``ablation,top_1``.
 
     Raises:
-        ValueError: a file that does not have these columns, or a cell that is no number.
+        ValueError: a column is missing, or a cell is not a number.
     """
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -52,17 +53,17 @@ def read_published(path: Path) -> dict[str, float]:
 def plan(
     base: Path, ablations: Sequence[Path], seeds: Sequence[int], out: Path, overrides: Sequence[str] = ()
 ) -> list[Run]:
-    """The runs of a sweep, the base config's own first.
+    """The runs of a sweep; those of the base config come first.
 
     Args:
         base: a config of a pretraining task.
-        ablations: files laid over it, one a row of the table.
-        seeds: of each row.
-        out: runs go to ``out/NAME/seedN``; one that has ended is not done again.
-        overrides: further keys of the pretraining task, for every run, before the ablation's.
+        ablations: configs that override it, one for each row of the table.
+        seeds: the seeds of each row.
+        out: the runs are in ``out/NAME/seedN``.
+        overrides: further keys of the pretraining task for every run; ablations take precedence.
 
     Raises:
-        ValueError: a file that is not there, or two of one name.
+        ValueError: a file does not exist, or two files have the same name.
     """
     for path in (base, *ablations):
         if not path.is_file():
@@ -71,22 +72,23 @@ def plan(
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"several ablations are called {sorted(twice)}")
     runs = []
-    laid_over: list[list[str]] = [[], *(["--config", str(path)] for path in ablations)]
-    for name, ablation in zip(names, laid_over, strict=True):
+    ablation_argv: list[list[str]] = [[], *(["--config", str(path)] for path in ablations)]
+    for name, ablation in zip(names, ablation_argv, strict=True):
         for seed in seeds:
             folder = out / name / f"seed{seed}"
             argv = ["fit", "--config", str(base), *overrides, *ablation]
             argv += ["--seed", str(seed), "--probe.table", "false", "--run_dir", str(folder)]
-            argv += ["--probe.on_collapse", "warn"]  # what a worse loss comes to is the question
-            plain = not ablation
-            runs.append(Run(name, seed, argv, folder, raw=plain and seed == seeds[0], untrained=plain))
+            argv += ["--probe.on_collapse", "warn"]  # the result of a worse loss is of interest too
+            baseline = not ablation
+            runs.append(Run(name, seed, argv, folder, raw=baseline and seed == seeds[0], untrained=baseline))
     return runs
 
 
 def perform(run: Run, modality: "Callable[[], Modality]", threads: int) -> str | None:
-    """Train, probe on the test split, leave ``table.json``; what went wrong, if anything did.
+    """Train a run, probe it on the test split and write ``table.json``; output goes to ``FOLDER.log``.
 
-    What the run prints goes to ``FOLDER.log``.
+    Returns:
+        ``None``, or what went wrong.
     """
     import torch
 
@@ -125,49 +127,54 @@ def _measure(run: Run, modality: "Modality") -> None:
 
 
 def sweep(runs: Sequence[Run], modality: "Callable[[], Modality]", processes: int) -> dict[Path, str]:
-    """Perform the runs that have not ended, several at once; the reasons of those that failed.
+    """Perform the runs that have not ended, several at a time.
 
     Args:
-        modality: a function at the top level of its module giving the `Modality`.
-        processes: how many run side by side; they share the CPU's cores.
+        runs: the runs of `plan`.
+        modality: a function that returns the `Modality`, at the top level of its module.
+        processes: number of runs at a time; they share the CPU cores.
+
+    Returns:
+        The reasons of the failed runs, by folder.
     """
-    left = [run for run in runs if not run.ended]
+    pending = [run for run in runs if not run.ended]
     threads = max(1, len(os.sched_getaffinity(0)) // processes)
     failed: dict[Path, str] = {}
-    # Spawned, and kept: a process that has trained imports nothing for its next run.
+    # Spawned processes are reused, so the imports are done only once per process.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(perform, run, modality, threads): run for run in left}
+        futures = {pool.submit(perform, run, modality, threads): run for run in pending}
         for done, future in enumerate(as_completed(futures), start=1):
             run = futures[future]
             if reason := future.result():
                 failed[run.folder] = reason
             print(
-                f"{done}/{len(left)}  {run.name}, seed {run.seed}" + (f": {reason}" if reason else ""),
+                f"{done}/{len(pending)}  {run.name}, seed {run.seed}" + (f": {reason}" if reason else ""),
                 flush=True,
             )
     return failed
 
 
 def table(runs: Sequence[Run], ablations: Sequence[Path], published: Mapping[str, float]) -> "Comparison":
-    """Mean and sample standard deviation over the seeds of every row, beside the published figure.
+    """Mean and sample standard deviation over seeds of each row, next to the published figure.
 
-    Rows without a single run that ended are left out.
+    Rows without an ended run are left out.
 
     Args:
-        published: by the names of ablations, and of the baseline, ``"baseline"``.
+        runs, ablations: as in `plan`.
+        published: published figures by ablation, and of the baseline as ``"baseline"``.
     """
     from bt_multimodal.evaluation.figures import Figure
     from bt_multimodal.evaluation.report import Comparison, load_comparison, spread
 
     title, rows = "", {}
     for name in (BASELINE, *(path.stem for path in ablations)):
-        found: dict[str, list[dict]] = {}
+        by_row: dict[str, list[dict]] = {}
         for comparison in (load_comparison(run.folder) for run in runs if run.name == name and run.ended):
             title = comparison.title
             for row, cells in comparison.rows.items():
-                found.setdefault(row, []).append(cells)
-        for row, each in found.items():
-            summary = {column: spread([cells[column].mean for cells in each]) for column in each[0]}
+                by_row.setdefault(row, []).append(cells)
+        for row, of_seeds in by_row.items():
+            summary = {column: spread([cells[column].mean for cells in of_seeds]) for column in of_seeds[0]}
             trained = row == "trained encoder"
             if trained and name in published:
                 summary["paper"] = Figure(published[name])

@@ -1,4 +1,4 @@
-"""Batches of twin views: how one is made from decoded records, and in which order the samples come."""
+"""Batches of twin views: making them from decoded records, and the order of the samples."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -14,9 +14,9 @@ from bt_multimodal.views import Views, collate_views, draw_parameters, draw_view
 
 
 class TwinDataset(Dataset):
-    """Both views of any sample at any epoch, as far as a worker makes them.
+    """Both views of any sample at any epoch, up to the steps that run on the device.
 
-    It is asked for whole batches of ``(epoch, index)`` pairs and returns `Views` of `Drawn`.
+    Indexed by whole batches of ``(epoch, index)`` pairs; returns `Views` of `Drawn`.
 
     Args:
         records: decoded records.
@@ -39,25 +39,25 @@ class TwinDataset(Dataset):
             return draw_views(self.augmentations, decoded, label, self.seed, epoch, index)
         parameters = draw_parameters(self.augmentations, self.seed, epoch, index)
         per_sample = record_parameters(self.augmentations, parameters, len(index))
-        made, label = self.records.read(
-            index, lambda file, k: [read(file, of_view) for of_view in per_sample[k]]
+        pairs, label = self.records.read(
+            index, lambda file, k: [read(file, view_parameters) for view_parameters in per_sample[k]]
         )
-        return collate_views(self.augmentations, parameters, made, label)
+        return collate_views(self.augmentations, parameters, pairs, label)
 
     def __getitem__(self, key: tuple[int, int]) -> Views:
         return self.__getitems__([key])
 
 
-def shuffled(n: int, seed: int, of: int) -> Tensor:
-    """``0 .. n - 1`` in an order that depends on (seed, of) alone, such as a run's seed and an epoch."""
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + of))
+def shuffled(n: int, seed: int, key: int) -> Tensor:
+    """A permutation of ``0 .. n - 1`` that depends only on (seed, key), such as (run's seed, epoch)."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + key))
 
 
 def check_batch_size(batch_size: int, n: int, world: int = 1) -> None:
-    """Refuse a global batch larger than the ``n`` samples, or smaller than 2 or the number of ranks.
+    """Check that a global batch has at most ``n`` samples, and at least 2 and one per rank.
 
     Raises:
-        DataError: which sizes work.
+        DataError: it does not; the message says which sizes work.
     """
     if not max(2, world) <= batch_size <= n:
         raise DataError(
@@ -69,19 +69,18 @@ def check_batch_size(batch_size: int, n: int, world: int = 1) -> None:
 class GlobalBatches(Sampler[list[tuple[int, int]]]):
     """This rank's part of every global batch, as ``(epoch, index)`` pairs.
 
-    The order depends on (seed, epoch) alone, so the global batches are the same for any number of
-    ranks. The incomplete last batch is left out.
+    The order depends only on (seed, epoch), so the global batches are the same for any number of
+    ranks. An incomplete last batch is dropped.
 
     Args:
         n: samples in the data set.
         batch_size: the global batch size.
         seed: the run's seed.
-        rank, world: this rank and how many there are.
-        start: the first epoch, and how many of its batches are left out: those of a run that is
-            continued.
+        rank, world: this rank and the number of ranks.
+        start: the first epoch and the number of its batches to skip, when a run is continued.
 
     Raises:
-        DataError: a batch larger than the data, or smaller than the ranks.
+        DataError: a batch that is larger than the data or has fewer samples than there are ranks.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
 
     @property
     def sampler(self) -> "GlobalBatches":
-        """Where Lightning looks for `set_epoch`."""
+        """Lightning calls `set_epoch` on this attribute."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
@@ -122,7 +121,7 @@ def as_is(batch: Any) -> Any:
 
 
 class SeededDataset(Protocol):
-    """Samples asked for by ``(epoch, index)`` pairs, and the run's seed."""
+    """Samples indexed by ``(epoch, index)`` pairs, and the run's seed."""
 
     seed: int
 
@@ -134,9 +133,9 @@ def training_loader(
     dataset: SeededDataset, batch_size: int, rank: int = 0, world: int = 1, num_workers: int = 0,
     pin_memory: bool = False, start: tuple[int, int] = (0, 0),
 ) -> DataLoader:  # fmt: skip
-    """A loader of this rank's batches; call ``loader.batch_sampler.set_epoch`` each epoch.
+    """A loader of this rank's batches; call ``loader.batch_sampler.set_epoch`` before each epoch.
 
-    Arguments as in `GlobalBatches`.
+    See `GlobalBatches` for the arguments.
     """
     return DataLoader(
         dataset,  # type: ignore[arg-type]
@@ -145,5 +144,5 @@ def training_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
-        generator=torch.Generator().manual_seed(dataset.seed),  # or each pass draws from the global one
+        generator=torch.Generator().manual_seed(dataset.seed),  # by default it would use the global one
     )

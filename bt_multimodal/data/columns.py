@@ -1,4 +1,4 @@
-"""Which columns of a table hold its contents and its labels, and what their cells say."""
+"""Columns of a table: finding those that hold contents and labels, and reading their cells."""
 
 import difflib
 import re
@@ -12,34 +12,36 @@ _INLINE = re.compile(r"(large_)?(binary|string)$")
 
 
 class DataError(ValueError):
-    """Data that cannot be opened as asked; the message is one line for the user."""
+    """Data that cannot be opened as requested; the message is one line for the user."""
 
     def __init__(self, message: str):
-        if message.startswith("Caught "):  # from a loader's process it comes as a traceback that ends in it
+        if message.startswith(
+            "Caught "
+        ):  # a loader's worker sends a whole traceback that ends in the message
             message = message.strip().splitlines()[-1].partition(": ")[2]
         super().__init__(shortened(" ".join(message.split()), 2000))
 
 
 def shortened(text: str, most: int = 60) -> str:
-    """The beginning and the end of a text of more than ``most`` characters."""
+    """``text``; if it has more than ``most`` characters, only its beginning and its end."""
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-(most // 2) :]}"
 
 
-def there_are(what: str, wanted: Sequence[str], there: Sequence[str]) -> str:
-    """For a message: which names there are, and which of them may have been meant."""
-    there = [shortened(name) for name in there]
-    near = [match for name in wanted for match in difflib.get_close_matches(shortened(name), there, n=1)]
-    shown = ", ".join(there[:20]) + (", ..." if len(there) > 20 else "")
-    return f"the {what} there are: {shown or 'none'}" + (f"; did you mean {near[0]!r}?" if near else "")
+def there_are(what: str, wanted: Sequence[str], available: Sequence[str]) -> str:
+    """For a message: the available names, and the one that was probably meant."""
+    names = [shortened(name) for name in available]
+    near = [match for name in wanted for match in difflib.get_close_matches(shortened(name), names, n=1)]
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return f"available {what}: {shown or 'none'}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def find_column(
     kind: str, wanted: str | None, known: Sequence[str], columns: Sequence[str], where: str
 ) -> str:
-    """The column ``wanted`` by the user, or else the first of the ``known`` that is there.
+    """The column ``wanted`` by the user, or by default the first of the ``known`` names that exists.
 
     Raises:
-        DataError: there is none; it lists those there are.
+        DataError: no such column; the message lists the available ones.
     """
     names = known if wanted is None else [wanted]
     for name in names:
@@ -51,23 +53,24 @@ def find_column(
 def find_contents(
     wanted: str | None, known: Sequence[str], columns: Sequence[str], where: str, inline: bool
 ) -> list[list[str]]:
-    """`find_column` of contents, as ``[[column]]``; of ``inline`` ones the names may be compound.
+    """The columns of contents, in groups: ``[[column]]``, as `find_column` finds it.
 
-    ``"a+b"`` is ``[["a", "b"]]``, whose cells make one record together, and ``"a,b"`` is
-    ``[["a"], ["b"]]``, whose cells are records of their own. What a column is called is that column.
+    Names of ``inline`` contents may be compound. ``"a+b"`` is ``[["a", "b"]]``: the two cells of a row
+    make one record. ``"a,b"`` is ``[["a"], ["b"]]``: each cell is a record. A column with exactly this
+    name takes precedence.
 
     Raises:
-        DataError: there is none, or a part is missing; it lists those there are.
+        DataError: a column does not exist; the message lists the available ones.
     """
     if not inline:
         return [[find_column("content", wanted, known, columns, where)]]
     names = known if wanted is None else [wanted]
-    found = [_parts(name, columns) for name in names]
-    for groups in found:
+    candidates = [_parts(name, columns) for name in names]
+    for groups in candidates:
         if all(name in columns for group in groups for name in group):
             return groups
     if wanted is not None:
-        names = [name for group in found[0] for name in group if name not in columns][:1]
+        names = [name for group in candidates[0] for name in group if name not in columns][:1]
     raise _missing("content", names, columns, where)
 
 
@@ -75,19 +78,22 @@ def _parts(name: str, columns: Sequence[str]) -> list[list[str]]:
     if name in columns:
         return [[name]]
     stacked = [part.strip() for part in name.split(",")]
-    return [[part] if part in columns else [one.strip() for one in part.split("+")] for part in stacked]
+    return [[part] if part in columns else [name.strip() for name in part.split("+")] for part in stacked]
 
 
 def _missing(kind: str, names: Sequence[str], columns: Sequence[str], where: str) -> DataError:
-    asked = " or ".join(repr(shortened(name)) for name in names)
-    return DataError(f"{where} has no {kind} column {asked}; {there_are('columns', names, columns)}")
+    quoted = " or ".join(repr(shortened(name)) for name in names)
+    return DataError(f"{where} has no {kind} column {quoted}; {there_are('columns', names, columns)}")
 
 
 def check_contents(types: Mapping[str, Any], where: str, inline: bool) -> None:
-    """Refuse columns, by name the Arrow types, that hold no contents.
+    """Check that columns can hold contents.
+
+    Args:
+        types: Arrow types by column name.
 
     Raises:
-        DataError: what the first of them holds.
+        DataError: a column has another type.
     """
     for name, kind in types.items():
         if not (_INLINE if inline else _FILES).match(str(kind)):
@@ -98,18 +104,21 @@ def check_contents(types: Mapping[str, Any], where: str, inline: bool) -> None:
 
 
 def joined(cells: Sequence[Any]) -> Any:
-    """A cell as it is; of several the texts with a space between, ``None`` where all of them are."""
+    """The only cell as it is, or the texts of several joined by a space; ``None`` if all are ``None``."""
     if len(cells) == 1:
         return cells[0]
-    there = [cell.encode() if isinstance(cell, str) else cell for cell in cells if cell is not None]
-    return b" ".join(filter(None, there)) if there else None
+    texts = [cell.encode() if isinstance(cell, str) else cell for cell in cells if cell is not None]
+    return b" ".join(filter(None, texts)) if texts else None
 
 
 def class_name(value: Any, declared: list[str] | None, column: str, where: str) -> str | None:
-    """The class that a cell of a label column names, if any; an index where the classes are ``declared``.
+    """The class named by a cell of a label column, or ``None`` for an empty cell.
+
+    Args:
+        value: the cell: a name, or an index into ``declared`` if that is given.
 
     Raises:
-        DataError: an index beyond the classes, or a name too long to be one.
+        DataError: an index beyond the classes, or a name of more than `LONGEST_LABEL` characters.
     """
     if value is None or value == "" or value != value:  # NaN
         return None
@@ -121,7 +130,7 @@ def class_name(value: Any, declared: list[str] | None, column: str, where: str) 
     elif value < len(declared):
         name = declared[value]
     else:
-        raise DataError(f"{where} has the label {value} but the names of {len(declared)} classes")
+        raise DataError(f"{where} has the label {value} but names only {len(declared)} classes")
     if len(name) > LONGEST_LABEL:
         raise label_too_long(where, len(name))
     return name
@@ -129,5 +138,13 @@ def class_name(value: Any, declared: list[str] | None, column: str, where: str) 
 
 def label_too_long(where: str, length: int) -> DataError:
     """The error for a label of ``length`` characters."""
-    most = f"at most {LONGEST_LABEL:,} are taken"
-    return DataError(f"{where} has a label of {length:,} characters; {most}, label_column names another")
+    most = f"at most {LONGEST_LABEL:,} are allowed"
+    return DataError(f"{where} has a label of {length:,} characters; {most}: choose another label_column")
+
+
+def sorted_classes(names: set[str]) -> list[str]:
+    """Class names in order: as numbers if all of them are numbers."""
+    try:
+        return sorted(names, key=lambda name: (float(name), name))
+    except ValueError:
+        return sorted(names)

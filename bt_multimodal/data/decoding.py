@@ -1,4 +1,4 @@
-"""Undecoded records to tensors, under one policy for damaged ones."""
+"""Decoding records to tensors, with one policy for damaged records."""
 
 import copy
 import math
@@ -9,35 +9,36 @@ from typing import Any, BinaryIO, TypeVar
 import torch
 from torch import Tensor
 
-from bt_multimodal.data.records import DataError, Records, shortened
+from bt_multimodal.data.columns import DataError, shortened
+from bt_multimodal.data.records import Records
 
 T = TypeVar("T")
 
-_STRIDE = 7919  # a prime: what replaces a damaged record is far from it, and always the same
+_STRIDE = 7919  # a prime: a damaged record is always replaced by the same record, far away from it
 
 
 class Tally:
-    """How many records training has tried in this process, and how many of them were damaged."""
+    """The number of records that training has tried in this process, and how many were damaged."""
 
     tried = damaged = 0
 
 
 class DecodedRecords:
-    """Records as tensors. A damaged one is named in a warning, once, and counted.
+    """Records as tensors. Each damaged record is counted, and named in one warning.
 
-    Training takes another record in its place (`batch`, `read`), evaluation leaves it out (`get`).
-    Damage is an error once more records than allowed are damaged. Each of many loader processes sees a
-    part of the records only, so damage is also an error once those that training has tried in one process
-    have clearly more than their share.
+    Training replaces a damaged record by another one (`batch`, `read`); evaluation skips it (`get`).
+    Two rules turn damage into an error: more damaged records than ``allowed``; or, because each loader
+    process sees only a part of the records, clearly more than that share of those that training has
+    tried in one process.
 
     Args:
         records: undecoded records.
-        decode: turns an undecoded content into a tensor, without randomness; an exception means that the
-            record is damaged.
+        decode: decodes the content of a record to a tensor, without randomness; an exception means that
+            the record is damaged.
         cache: decode everything now and keep it in memory.
-        allowed: the share of the records above which damage is an error.
-        tally: the count over several sets of records, where ``records`` are one part of a whole of unknown
-            size; then only the second rule holds.
+        allowed: the share of damaged records, from 0 to 1, above which damage is an error.
+        tally: a count shared by several sets of records, when ``records`` is one part of a whole of
+            unknown size; then only the second rule applies.
 
     Attributes:
         records: the undecoded records, with their labels, classes and names.
@@ -57,7 +58,7 @@ class DecodedRecords:
         self.records = records
         self._whole, self._decode, self._allowed = records, decode, allowed
         self._most = allowed * len(records) if tally is None else math.inf
-        # A subset shares all but `records` and `_rows` with its origin: one count of damage, one cache.
+        # A subset has its own `records` and `_rows` and shares the rest: one count of damage, one cache.
         self._rows = torch.arange(len(records))
         self._damaged: set[int] = set()
         self._tried, self._tally = bytearray(len(records)), tally or Tally()
@@ -70,14 +71,14 @@ class DecodedRecords:
 
     def subset(self, indices: Tensor | Sequence[int]) -> "DecodedRecords":
         """The records at ``indices``, in that order."""
-        part = copy.copy(self)
-        part.records = self.records.subset(indices)
-        part._rows = self._rows[torch.as_tensor(indices, dtype=torch.int64)]
-        return part
+        subset = copy.copy(self)
+        subset.records = self.records.subset(indices)
+        subset._rows = self._rows[torch.as_tensor(indices, dtype=torch.int64)]
+        return subset
 
     @property
     def cached(self) -> bool:
-        """Whether everything is in memory."""
+        """Whether all decoded records are in memory."""
         return self._cache is not None
 
     def get(self, i: int) -> Tensor | None:
@@ -88,13 +89,13 @@ class DecodedRecords:
         return self._guarded(row, lambda: self._decode(self._whole.raw(row)))
 
     def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Records and labels at ``indices [B]``; another record takes the place of a damaged one."""
+        """Records and labels at ``indices [B]``; damaged records are replaced by others."""
         return self._intact(indices, lambda i, _: self.get(i))
 
     def read(self, indices: Tensor, read: Callable[[BinaryIO, int], T]) -> tuple[list[T], Tensor]:
-        """What ``read(file, k)`` takes from the open file of each record, and the labels.
+        """What ``read(file, k)`` returns for the open file of each record, and the labels.
 
-        ``k`` counts from 0 over ``indices [B]``; another record takes the place of a damaged one.
+        ``k`` is the position in ``indices [B]``. Damaged records are replaced by others.
         """
 
         def opened(row: int, k: int) -> T:
@@ -107,33 +108,33 @@ class DecodedRecords:
 
         return self._intact(indices, guarded)
 
-    def _guarded(self, row: int, take: Callable[[], T]) -> T | None:
+    def _guarded(self, row: int, load: Callable[[], T]) -> T | None:
         if row in self._damaged:
             return None
         try:
-            return take()
+            return load()
         except Exception as error:  # decoders raise errors of any type
             self._note(row, error)
             return None
 
-    def _intact(self, indices: Tensor, take: Callable[[int, int], T | None]) -> tuple[list[T], Tensor]:
-        taken: list[T] = []
+    def _intact(self, indices: Tensor, load: Callable[[int, int], T | None]) -> tuple[list[T], Tensor]:
+        loaded: list[T] = []
         sources: list[int] = []
         for k, i in enumerate(indices.tolist()):
             for _ in range(len(self)):
-                item = take(i, k)
-                self._count(i, item is None)
-                if item is not None:
+                record = load(i, k)
+                self._count(i, record is None)
+                if record is not None:
                     break
                 i = (i + _STRIDE) % len(self)
             else:
                 raise DataError("every record is damaged")
-            taken.append(item)
+            loaded.append(record)
             sources.append(i)
-        return taken, self.records.labels[sources]
+        return loaded, self.records.labels[sources]
 
     def _count(self, i: int, damaged: bool) -> None:
-        """Training tries records at random, so those tried speak for the others; in order they would not."""
+        """Count a record that training tries; training draws at random, so the count is representative."""
         row, tally = int(self._rows[i]), self._tally
         if self._tried[row]:
             return
@@ -141,10 +142,10 @@ class DecodedRecords:
         tally.tried += 1
         tally.damaged += damaged
         expected = self._allowed * tally.tried
-        # Five standard deviations of chance, and five for the few.
+        # Five standard deviations, and five more for small counts.
         if damaged and tally.damaged > expected + 5 * math.sqrt(expected) + 5:
             raise DataError(
-                f"{tally.damaged} of the {tally.tried} records tried so far are damaged, the last being "
+                f"{tally.damaged} of the {tally.tried} records tried so far are damaged, most recently "
                 f"{self.records.name(i)}: clearly over the allowed {100 * self._allowed:.3g} %"
             )
 

@@ -1,9 +1,8 @@
-"""Opening data: a folder, a manifest, Parquet, a hub dataset or an embedded set -> undecoded records."""
+"""Opening a folder, a manifest, Parquet, tar, a hub dataset or an embedded set as undecoded records."""
 
 import contextlib
 import copy
 import io
-import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -24,51 +23,55 @@ from bt_multimodal.data.columns import (
     find_contents,
     joined,
     shortened,
+    sorted_classes,
     there_are,
 )
-from bt_multimodal.data.tables import TEST_SPLITS, Asked, Split, anywhere, find_splits
+from bt_multimodal.data.splitting import stratified_split
+from bt_multimodal.data.tables import TEST_SPLITS, SourceOptions, Split, anywhere, find_splits
 from bt_multimodal.data.tars import Stretch
 from bt_multimodal.modality import Modality
 
 
 class Cells:
-    """The contents of a table by row.
+    """The contents of a table, indexed by row.
 
     Args:
         table: a `datasets.Dataset`.
-        columns: where a row's content is; that of several is `joined`.
+        columns: the columns of a row's content; several cells are `joined`.
     """
 
     def __init__(self, table: Any, columns: Sequence[str]):
         self._columns = columns
-        kept = table.select_columns(list(dict.fromkeys(columns)))
-        self._table = kept.with_format("arrow")  # which bypasses every decoder
+        selected = table.select_columns(list(dict.fromkeys(columns)))
+        self._table = selected.with_format("arrow")  # bypasses every decoder
 
     def __len__(self) -> int:
         return len(self._table)
 
     def __getitem__(self, row: int) -> Any:
-        found = self._table[row]
-        return joined([found.column(name)[0].as_py() for name in self._columns])
+        cells = self._table[row]
+        return joined([cells.column(name)[0].as_py() for name in self._columns])
 
 
 class Part(NamedTuple):
-    """Contents of one origin."""
+    """Contents from one origin."""
 
-    cells: Any  # `Cells`, or a list of what they hold
-    locate: Callable[[str], Path | Stretch | bytes]  # raises OSError for what may not be read
-    origin: str  # how to name it
+    cells: Any  # `Cells`, or a list of the same values
+    locate: Callable[[str], Path | Stretch | bytes]  # raises OSError for a path that must not be read
+    origin: str  # its name in messages
 
 
 class Records:
-    """A sequence of raw records, undecoded; `open_records` makes them.
+    """A sequence of undecoded records, as `open_records` returns them.
 
     Args:
-        parts: where the contents are, one after the other.
-        rows: ``[N]`` int64, those to take, counted over all the parts.
+        parts: the contents, one part after the other.
+        rows: ``[N]`` int64, the rows of the records, counted over all parts.
+        labels: ``[N]`` int64.
+        classes: the class names.
 
     Attributes:
-        labels: ``[N]`` int64, an index into `classes`, or -1 without label.
+        labels: ``[N]`` int64, indices into `classes`; -1 without a label.
         classes: the class names.
     """
 
@@ -81,75 +84,75 @@ class Records:
         return len(self._rows)
 
     def raw(self, i: int) -> bytes | np.ndarray:
-        """Content of record ``i``: the bytes of its file, or an array for an embedded set.
+        """The content of record ``i``: the bytes of its file, or an array for an embedded set.
 
         Raises:
-            OSError: the record is empty, its file cannot be read, or may not be.
+            OSError: the record is empty, or its file cannot or must not be read.
         """
-        item = self._content(i)
-        return item.read_bytes() if isinstance(item, Path) else item
+        content = self._content(i)
+        return content.read_bytes() if isinstance(content, Path) else content
 
     def open(self, i: int) -> BinaryIO:
-        """Content of record ``i`` as an open file, to be closed by the caller.
+        """The content of record ``i`` as an open file, which the caller closes.
 
         Raises:
             OSError: as `raw`.
         """
-        item = self._content(i)
-        return item.open("rb") if isinstance(item, Path) else io.BytesIO(bytes(item))
+        content = self._content(i)
+        return content.open("rb") if isinstance(content, Path) else io.BytesIO(bytes(content))
 
     def _content(self, i: int) -> bytes | np.ndarray | Path:
-        item = self._item(i)
-        if item is None:
+        cell = self._cell(i)
+        if cell is None:
             raise OSError(f"{self.name(i)} is empty")
-        found = self._at(i)[0].locate(item) if isinstance(item, str) else item
-        return found.read_bytes() if isinstance(found, Stretch) else found
+        content = self._part_and_row(i)[0].locate(cell) if isinstance(cell, str) else cell
+        return content.read_bytes() if isinstance(content, Stretch) else content
 
     def name(self, i: int) -> str:
-        """How to name record ``i`` in a warning: its path, or ``train.parquet row 17`` (from 0)."""
-        part, row = self._at(i)
+        """The name of record ``i`` in messages: its path, or ``train.parquet row 17`` (from 0)."""
+        part, row = self._part_and_row(i)
         with contextlib.suppress(OSError):
-            item = self._item(i)
-            found = part.locate(item) if isinstance(item, str) else None
-            if isinstance(found, Path | Stretch):
-                return shortened(str(found), 300)
+            cell = self._cell(i)
+            location = part.locate(cell) if isinstance(cell, str) else None
+            if isinstance(location, Path | Stretch):
+                return shortened(str(location), 300)
         return f"{part.origin} row {row}"
 
     def contents(self) -> Iterator[bytes | np.ndarray]:
-        """All undecoded contents in order; those that cannot be read are left out."""
+        """All undecoded contents in order; those that cannot be read are skipped."""
         for i in range(len(self)):
-            with contextlib.suppress(OSError):  # named and counted when it is decoded
+            with contextlib.suppress(OSError):  # decoding names and counts it
                 yield self.raw(i)
 
     def subset(self, indices: Tensor | Sequence[int]) -> "Records":
-        """The records at ``indices``, in that order; the classes stay."""
-        part = copy.copy(self)
-        at = torch.as_tensor(indices, dtype=torch.long)
-        part._rows, part.labels = self._rows[at], self.labels[at]
-        return part
+        """The records at ``indices``, in that order, with the same classes."""
+        subset = copy.copy(self)
+        indices = torch.as_tensor(indices, dtype=torch.long)
+        subset._rows, subset.labels = self._rows[indices], self.labels[indices]
+        return subset
 
-    def _at(self, i: int) -> tuple[Part, int]:
-        """The part that has a record, and its row there."""
+    def _part_and_row(self, i: int) -> tuple[Part, int]:
+        """The part that holds record ``i``, and its row there."""
         row = int(self._rows[i])
-        part = bisect_right(self._ends, row)
-        return self._parts[part], row - (self._ends[part - 1] if part else 0)
+        k = bisect_right(self._ends, row)
+        return self._parts[k], row - (self._ends[k - 1] if k else 0)
 
-    def _item(self, i: int) -> bytes | np.ndarray | str | None:
-        """What the cell holds: contents or, a string, what `Part.locate` takes."""
-        part, row = self._at(i)
+    def _cell(self, i: int) -> bytes | np.ndarray | str | None:
+        """The cell of record ``i``: its content, or a string for `Part.locate`."""
+        part, row = self._part_and_row(i)
         try:
-            item = part.cells[row]
-        except UnicodeDecodeError as error:  # of a table's strings nobody has checked that they are
-            raise OSError(f"{part.origin} row {row} is no text: {error}") from error
-        if isinstance(item, dict):
-            item = item.get("path") if item.get("bytes") is None else item["bytes"]
-        if isinstance(item, list):
-            return np.array(item, np.uint8)
-        return item if isinstance(item, bytes | str) else None
+            cell = part.cells[row]
+        except UnicodeDecodeError as error:  # nobody has checked that the table's strings are valid UTF-8
+            raise OSError(f"{part.origin} row {row} is not valid UTF-8: {error}") from error
+        if isinstance(cell, dict):
+            cell = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
+        if isinstance(cell, list):
+            return np.array(cell, np.uint8)
+        return cell if isinstance(cell, bytes | str) else None
 
 
 class Splits(NamedTuple):
-    """Training and test records with the same classes; ``held_out``: test was drawn from train."""
+    """Training and test records with the same classes; ``held_out``: the test records are from train."""
 
     train: Records
     test: Records
@@ -160,7 +163,11 @@ def open_source(source: str | Sequence[str], modality: Modality, **options: Any)
     """The training and test records of a source of one modality.
 
     Args:
-        source, options: as in `open_records`, which this calls with what the modality says of its data.
+        source, options: as in `open_records`.
+        modality: provides the other arguments of `open_records`.
+
+    Raises:
+        DataError: as in `open_records`.
     """
     return open_records(
         source,
@@ -185,42 +192,49 @@ def open_records(
     require_labels: bool = False,
     inline: bool = False,
 ) -> Splits:
-    """Open the training and test records of a source; nothing is decoded.
+    """Open the training and test records of a source, without decoding them.
 
-    Without a test split 20 % of train are held out (`stratified_split`, seed 0). Classes are those of
-    train: in the order the source declares, else sorted, as numbers where all of them are numbers.
+    A source without a test split has 20 % of its records held out (`stratified_split`, seed 0). The classes
+    are those of train, in the order that the source declares or else sorted, as numbers if all of them
+    are numbers.
 
-    Several sources are each opened so and then one: train is all of train and test all of test, in
-    order, held out only where no source has a test split. Classes are told apart by name; there are
-    none where any source has records without labels in train.
+    Several sources are opened in this way and then joined, in order: train with train, test with test.
+    Records are held out only if no source has a test split. Classes of the same name are one class; if
+    any source has unlabelled records in train, there are no classes.
 
     Args:
-        source: a folder of files, with or without ``train/`` and ``test/`` (``val/``, ``valid/``,
-            ``validation/``), first-level folders below being the classes (``train/`` is a split only
-            beside one of those or alone: elsewhere it is a class); a manifest ``.csv``, ``.tsv`` or
-            ``.jsonl`` of paths relative to it, with an optional column ``split``; a ``.parquet`` or
-            ``.tar`` file (WebDataset), or a folder of them named after their splits; a hub dataset
-            ``owner/name`` or ``name``, and ``:config`` if it has several; a name of ``embedded``.
-            A manifest is the user's own and may name files anywhere; a Parquet file's paths stay
-            within its folder, and a hub dataset's rows hold contents, not paths. Or several of these.
-        extensions: of the files to take from a folder, in either case (``(".jpg", ".png")``), and of
-            the member of a tar file's sample, the first that is there.
-        content_columns: looked for in that order when ``content_column`` is not given. The column
-            holds file contents or paths, or a struct of ``bytes`` and ``path``.
-        embedded: sets that need no files, by name: functions giving a table's columns.
-        label_column: by default the first of label, labels, class, target, category, fine_label, cls;
-            of a tar file's samples, the extension of a text.
-        require_labels: fail when a record has no label.
-        inline: strings in cells are contents themselves, in UTF-8, the empty one too. A ``.txt`` of a
-            content a line is a source as well, and so is a folder of ``.txt``, ``.csv``, ``.tsv`` or
-            ``.jsonl`` files named after their splits. Columns may be compound: the cells of ``"a+b"``
-            are joined by a space, those of ``"a,b"`` are records each, all of ``a`` before all of ``b``.
+        source: one of these, or a sequence of them:
+
+            * a folder of files, with or without ``train/`` and ``test/`` (``val/``, ``valid/``,
+              ``validation/``); the first-level folders below are the classes. ``train/`` is a split
+              only if it is alone or next to one of those, and otherwise a class.
+            * a manifest ``.csv``, ``.tsv`` or ``.jsonl`` with paths relative to it and an optional column
+              ``split``. It is the user's own and may name files anywhere.
+            * a ``.parquet`` or ``.tar`` file (WebDataset), or a folder of them named after their splits.
+              The paths in a Parquet file must stay within its folder.
+            * a hub dataset ``owner/name`` or ``name``, followed by ``:config`` if it has several. Its
+              rows hold contents, not paths.
+            * a name from ``embedded``.
+        extensions: of the files in a folder, in upper or lower case (``(".jpg", ".png")``); of a sample
+            in a tar file, the first that it has is the content.
+        content_column: the column of contents: file contents, paths, or structs of ``bytes`` and ``path``.
+        content_columns: by default, the first of these columns that exists.
+        embedded: data sets without files: functions that return a table's columns, by name.
+        label_column: by default the first of label, labels, class, target, category, fine_label, cls.
+            For a tar file, the extension of the member with the label.
+        train_split, test_split: names of the splits, found by convention by default.
+        require_labels: fail if a record has no label.
+        inline: strings in cells are contents, in UTF-8, even empty ones. Two more kinds of source are
+            allowed: a ``.txt`` file with one record per line, and a folder of ``.txt``, ``.csv``,
+            ``.tsv`` or ``.jsonl`` files named after their splits. Column names may be compound: the
+            cells of ``"a+b"`` are joined by a space; the cells of ``"a,b"`` are separate records, all of
+            ``a`` before all of ``b``.
 
     Raises:
         DataError: what is wrong with the source, in one line.
     """
     sources = [source] if isinstance(source, str) else list(source)
-    asked = Asked(
+    options = SourceOptions(
         extensions,
         content_column,
         content_columns,
@@ -229,42 +243,47 @@ def open_records(
         inline,
     )
     if not sources:
-        raise DataError("there is no source")
-    found = [_open(one, asked, embedded or {}, train_split, test_split, require_labels) for one in sources]
-    trains, tests = [train for train, _ in found], [test for _, test in found if test is not None]
+        raise DataError("no source is given")
+    opened = [
+        _open(name, options, embedded or {}, train_split, test_split, require_labels) for name in sources
+    ]
+    trains, tests = [train for train, _ in opened], [test for _, test in opened if test is not None]
     classes = _common_classes(trains)
     train = _chained(trains, classes)
     if tests:
         return Splits(train, _chained(tests, classes), held_out=False)
     if len(train) < 2:
         raise DataError(f"{source!r} has 1 record and no test split: nothing can be held out")
-    rest, held = stratified_split(train.labels, 0.2, seed=0)
-    return Splits(train.subset(rest), train.subset(held), held_out=True)
+    rest, held_out = stratified_split(train.labels, 0.2, seed=0)
+    return Splits(train.subset(rest), train.subset(held_out), held_out=True)
 
 
 def _open(
     source: str,
-    asked: Asked,
+    options: SourceOptions,
     embedded: Mapping[str, Callable[[], Mapping[str, list[Any]]]],
     train_split: str | None,
     test_split: str | None,
     require_labels: bool,
 ) -> tuple[Records, Records | None]:
-    """Train and, if there is one, test of a source."""
-    splits = find_splits(source, asked, embedded)
+    """The training records of a source, and its test records if it has any."""
+    splits = find_splits(source, options, embedded)
     train = train_split or (next(iter(splits)) if len(splits) == 1 and not test_split else "train")
     test = test_split or next((name for name in TEST_SPLITS if name in splits and name != train), None)
     for name in filter(None, (train, test)):
         if name not in splits:
             raise DataError(f"{source!r} has no split {name!r}; {there_are('splits', [name], list(splits))}")
-    records = _read(splits[train], asked, require_labels)
-    return records, _read(splits[test], asked, require_labels, records.classes) if test else None
+    records = _read(splits[train], options, require_labels)
+    return records, _read(splits[test], options, require_labels, records.classes) if test else None
 
 
-class LabelledParts(NamedTuple):
-    """A split's contents, every part of the same ``N`` rows, and the class of each row, if it has one.
+class SplitContents(NamedTuple):
+    """The contents of a split and the class names of its rows.
 
-    ``declared`` are the classes that the source says there are, ``None`` where it has no such list.
+    Attributes:
+        parts: the contents, each part with the same ``N`` rows.
+        names: the class name of each row, ``None`` without a label.
+        declared: the classes that the source declares, ``None`` if it declares none.
     """
 
     parts: list[Part]
@@ -272,44 +291,48 @@ class LabelledParts(NamedTuple):
     declared: list[str] | None
 
 
-def read_parts(split: Split, asked: Asked, require_labels: bool) -> LabelledParts:
-    """Open a split; a part for each of the columns that are records of their own.
+def read_parts(split: Split, options: SourceOptions, require_labels: bool) -> SplitContents:
+    """Open a split: one part for each column, or group of joined columns, that holds records.
 
     Args:
-        require_labels: fail where there is no column of labels.
+        require_labels: fail if there is no column of labels.
 
     Raises:
-        DataError: no records, or columns that are missing or hold something else.
+        DataError: no records, or a column that does not exist or has the wrong type.
     """
     table = split.load()
     if not len(table):
         raise DataError(f"{split.origin} has no records")
-    groups = find_contents(asked.content, asked.contents, table.column_names, split.origin, asked.inline)
+    groups = find_contents(
+        options.content_column, options.content_columns, table.column_names, split.origin, options.inline
+    )
     schema = table.data.schema
-    check_contents({name: schema.field(name).type for name in chain(*groups)}, split.origin, asked.inline)
+    check_contents({name: schema.field(name).type for name in chain(*groups)}, split.origin, options.inline)
     names: list[str | None] = [None] * len(table)
     declared = None
-    if asked.label or require_labels or any(name in table.column_names for name in LABEL_COLUMNS):
-        label = find_column("label", asked.label, LABEL_COLUMNS, table.column_names, split.origin)
+    if options.label_column or require_labels or any(name in table.column_names for name in LABEL_COLUMNS):
+        label = find_column("label", options.label_column, LABEL_COLUMNS, table.column_names, split.origin)
         declared = getattr(table.features[label], "names", None)
         values = table.select_columns([label]).with_format("arrow")[:].column(0)
-        # One at a time: they may be long.
+        # One at a time: labels may be long.
         names = [class_name(value.as_py(), declared, label, split.origin) for value in values]
     parts = [Part(Cells(table, group), split.locate, split.origin) for group in groups]
-    return LabelledParts(parts, names, declared)
+    return SplitContents(parts, names, declared)
 
 
-def _read(split: Split, asked: Asked, require_labels: bool, classes: list[str] | None = None) -> Records:
-    parts, names, declared = read_parts(split, asked, require_labels)
+def _read(
+    split: Split, options: SourceOptions, require_labels: bool, classes: list[str] | None = None
+) -> Records:
+    parts, names, declared = read_parts(split, options, require_labels)
     classes = declared if classes is None else classes
     if classes is None:
-        classes = _sorted({name for name in names if name is not None})
+        classes = sorted_classes({name for name in names if name is not None})
     index: dict[str | None, int] = {None: -1, **{name: i for i, name in enumerate(classes)}}
     for name in names:
         if name not in index:
-            there = there_are("classes", [str(name)], classes)
+            available = there_are("classes", [str(name)], classes)
             shown = shortened(str(name))
-            raise DataError(f"class {shown!r} of {split.origin} is not in the training split; {there}")
+            raise DataError(f"class {shown!r} of {split.origin} is not in the training split; {available}")
     labels = torch.tensor([index[name] for name in names])
     unlabelled = int((labels < 0).sum())
     if require_labels and unlabelled:
@@ -318,61 +341,30 @@ def _read(split: Split, asked: Asked, require_labels: bool, classes: list[str] |
 
 
 def _common_classes(trains: Sequence[Records]) -> list[str]:
-    """Those of any, or none where one has records without a label."""
+    """The classes of all sources; none if one of several sources has records without a label."""
     if len(trains) > 1 and any((train.labels < 0).any() for train in trains):
         return []
     names = list(dict.fromkeys(chain.from_iterable(train.classes for train in trains)))
-    undeclared = all(train.classes == _sorted({*train.classes}) for train in trains)
-    return _sorted({*names}) if undeclared else names
+    undeclared = all(train.classes == sorted_classes({*train.classes}) for train in trains)
+    return sorted_classes({*names}) if undeclared else names
 
 
-def _chained(records: Sequence[Records], classes: list[str]) -> Records:
-    """All records, one after the other, as ``classes``; -1 where a class is none of them."""
+def _chained(sources: Sequence[Records], classes: list[str]) -> Records:
+    """The records of all sources in order, with labels for ``classes``; -1 for any other class."""
     index = {name: i for i, name in enumerate(classes)}
     labels = [
-        torch.tensor([*(index.get(name, -1) for name in one.classes), -1])[one.labels] for one in records
+        torch.tensor([*(index.get(name, -1) for name in records.classes), -1])[records.labels]
+        for records in sources
     ]
-    parts = [part for one in records for part in one._parts]
-    return Records(parts, torch.arange(sum(map(len, records))), torch.cat(labels), classes)
+    parts = [part for records in sources for part in records._parts]
+    return Records(parts, torch.arange(sum(map(len, sources))), torch.cat(labels), classes)
 
 
 def file_records(root: Path, files: Sequence[str], labels: Tensor, classes: list[str]) -> Records:
-    """Records of files that are known by name: ``files [N]`` relative to ``root``, ``labels [N]`` int64."""
+    """Records of given files: ``files [N]`` relative to ``root``, ``labels [N]`` int64."""
     from datasets import Dataset
 
     cells = Cells(Dataset.from_dict({"file": list(files)}), ["file"])
     return Records(
         [Part(cells, partial(anywhere, root), str(root))], torch.arange(len(files)), labels, classes
     )
-
-
-def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Hold out ``ceil(share * N)`` of ``N`` samples at random, each class in proportion.
-
-    Args:
-        labels: ``[N]`` integers; every value is a class, so all -1 makes a plain random split.
-        share: of the samples to hold out, from 0 to 1.
-
-    Returns:
-        Sorted indices ``(rest, held out)``; the same for the same arguments.
-    """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share is from 0 to 1, not {share}")
-    n = len(labels)
-    _, of, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
-    exact = sizes.double() * share
-    quota = (exact + 1e-9).floor().long()  # the margins undo rounding: 0.07 * 100 is above 7 in binary
-    missing = math.ceil(share * n - 1e-9) - int(quota.sum())
-    quota[torch.argsort(exact - quota, descending=True, stable=True)[:missing]] += 1
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    order = order[torch.argsort(of[order], stable=True)]
-    rank = torch.arange(n) - (sizes.cumsum(0) - sizes)[of[order]]
-    held = rank < quota[of[order]]
-    return order[~held].sort().values, order[held].sort().values
-
-
-def _sorted(names: set[str]) -> list[str]:
-    try:
-        return sorted(names, key=lambda name: (float(name), name))
-    except ValueError:
-        return sorted(names)

@@ -1,4 +1,4 @@
-"""Rows of text files, one after the other: lines of .txt, rows of .csv and .tsv, objects of .jsonl."""
+"""Reading text files row by row: lines of .txt, rows of .csv and .tsv, objects of .jsonl."""
 
 import csv
 import json
@@ -12,18 +12,18 @@ from bt_multimodal.data.columns import DataError
 
 MANIFESTS = (".jsonl", ".csv", ".tsv")
 ROW_FILES = (*MANIFESTS, ".txt")
-_LONGEST = 2**26  # characters of a cell that is a content, 256 MB while it is read
+_LONGEST = 2**26  # characters in a cell with a content; 256 MB while it is read
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_BLOCK = 1000  # rows that are held as Python objects
+_BLOCK = 1000  # rows held as Python objects at a time
 
 
 def read_rows(path: Path, line: str, inline: bool) -> Iterator[dict[str, Any]]:
-    """The rows of a file in order, each its cells by column; nothing but a few of them is held.
+    """The rows of a file in order, each a dict of cells by column; only a few are in memory at a time.
 
-    Of a ``.txt`` every line is a row but the blank ones; lines end at ``\\n`` or ``\\r\\n`` and nowhere else.
+    Every line of a ``.txt`` that is not blank is a row; lines end only at ``\\n`` or ``\\r\\n``.
 
     Args:
-        line: what the column of a ``.txt`` is called.
+        line: the name of the single column of a ``.txt``.
         inline: cells are contents, which may be long.
 
     Raises:
@@ -31,7 +31,7 @@ def read_rows(path: Path, line: str, inline: bool) -> Iterator[dict[str, Any]]:
     """
     suffix = path.suffix.lower()
     try:
-        # Python would end the lines of a text in a dozen places.
+        # By default Python would also end lines at a lone \r.
         with open(path, encoding="utf-8-sig", newline="\n" if suffix == ".txt" else "") as file:
             rows: Iterator[Any]
             if suffix == ".txt":
@@ -51,7 +51,7 @@ def read_rows(path: Path, line: str, inline: bool) -> Iterator[dict[str, Any]]:
 def _json(text: str) -> Any:
     row = json.loads(text)
     if _SURROGATE.search(text):
-        json.dumps(row, ensure_ascii=False).encode()  # raises for half a pair, which is no character
+        json.dumps(row, ensure_ascii=False).encode()  # raises for an unpaired surrogate
     return row
 
 
@@ -60,7 +60,7 @@ def _csv_rows(file: TextIO, delimiter: str, inline: bool) -> Iterator[dict[str, 
     while True:
         before = csv.field_size_limit()
         if inline:
-            csv.field_size_limit(_LONGEST)  # for the whole process, so it is put back before others run
+            csv.field_size_limit(_LONGEST)  # applies to the whole process, so it is restored right after
         try:
             block = list(islice(reader, 64))
         finally:
@@ -71,23 +71,23 @@ def _csv_rows(file: TextIO, delimiter: str, inline: bool) -> Iterator[dict[str, 
 
 
 def cell_text(cell: Any) -> str | None:
-    """A cell that is a content, with numbers written out; ``None`` for none and for lists and objects."""
+    """A cell as text, numbers written out; ``None`` for an empty cell, a list or an object."""
     return cell if isinstance(cell, str) else None if isinstance(cell, list | dict | None) else str(cell)
 
 
 def row_tables(files: Iterable[Path], line: str, inline: bool, by_cell: bool) -> dict[str, Any]:
-    """The rows of files as Arrow tables of strings with the same columns, by split.
+    """The rows of files as one Arrow table of strings per split, all with the same columns.
 
     Args:
-        line, inline: see `read_rows`; unless cells are contents, empty ones are none.
-        by_cell: the column ``split`` says which it is; else, and where it is empty, it is "train".
+        line, inline: see `read_rows`; if cells are not contents, empty ones become null.
+        by_cell: the split of a row is in its column ``split``; otherwise, or if that is empty, "train".
 
     Raises:
         DataError: as `read_rows`.
     """
     import pyarrow as pa
 
-    splits: dict[str, _Growing] = {}
+    splits: dict[str, _TableBuilder] = {}
     columns: dict[str, None] = {}
     nested: set[str] = set()
     for path in files:
@@ -97,13 +97,13 @@ def row_tables(files: Iterable[Path], line: str, inline: bool, by_cell: bool) ->
             cells = {name: convert(cell) for name, cell in row.items()}
             columns.update(dict.fromkeys(cells))
             name = (by_cell and cells.get("split")) or "train"
-            splits.setdefault(name, _Growing(columns)).add(cells)
-    tables = {name: rows.table() for name, rows in splits.items()}
-    for column in nested & set(columns):  # so that it is refused as a content, by its type
-        at = list(columns).index(column)
+            splits.setdefault(name, _TableBuilder(columns)).add(cells)
+    tables = {name: builder.table() for name, builder in splits.items()}
+    for column in nested & set(columns):  # its type makes `columns.check_contents` refuse it
+        position = list(columns).index(column)
         lists = pa.list_(pa.string())
         tables = {
-            name: table.set_column(at, pa.field(column, lists), pa.nulls(len(table), lists))
+            name: table.set_column(position, pa.field(column, lists), pa.nulls(len(table), lists))
             for name, table in tables.items()
         }
     return tables
@@ -113,8 +113,12 @@ def _manifest_text(cell: Any) -> str | None:
     return None if cell in (None, "") else str(cell)
 
 
-class _Growing:
-    """Rows that are in Arrow's memory, but for the last; ``columns`` are those so far, of any of them."""
+class _TableBuilder:
+    """Collects rows in Arrow's memory, block by block.
+
+    Args:
+        columns: the columns of all splits seen so far; the caller adds to them.
+    """
 
     def __init__(self, columns: Iterable[str]):
         self._columns = columns
@@ -129,7 +133,7 @@ class _Growing:
     def table(self) -> Any:
         import pyarrow as pa
 
-        self._flush()  # the last has all the columns
+        self._flush()  # the last block has all columns
         return pa.concat_tables(self._tables, promote_options="default")
 
     def _flush(self) -> None:

@@ -1,6 +1,6 @@
 """The files that a stream reads.
 
-Each is ``(name, read)``: ``read()`` gives the contents of one row after the other, one or more a row.
+A file is ``(name, read)``: ``read()`` iterates over the rows, each a sequence of one or more contents.
 """
 
 import dataclasses
@@ -20,81 +20,83 @@ from bt_multimodal.data.columns import (
     there_are,
 )
 from bt_multimodal.data.rows import ROW_FILES, cell_text, read_rows
-from bt_multimodal.data.tables import Asked, load_from_hub, split_by_cell, split_files, table_files
+from bt_multimodal.data.tables import SourceOptions, load_from_hub, split_by_cell, split_files, table_files
 
 File = tuple[str, Callable[[], Iterator[Sequence[Any]]]]
-_READ = 64  # rows at a time
+_READ = 64  # rows to read at a time
 
 
-def local_files(path: Path, split: str, asked: Asked) -> list[File]:
-    """Those of a split: Parquet or tar files in a folder, or one; of inline contents also files of rows.
+def local_files(path: Path, split: str, options: SourceOptions) -> list[File]:
+    """The files of a split: one Parquet or tar file, or all in a folder; for inline contents also row files.
 
     Raises:
-        DataError: there are none, no such split, or no content in the first of them.
+        DataError: no such file or split, or no column of contents in the first file.
     """
-    root, found = (path, sorted(path.rglob("*"))) if path.is_dir() else (path.parent, [path])
-    hidden = [any(part[0] == "." for part in file.relative_to(root).parts) for file in found]
-    shown = [file for file, no in zip(found, hidden, strict=True) if not no and file.is_file()]
+    root, paths = (path, sorted(path.rglob("*"))) if path.is_dir() else (path.parent, [path])
+    hidden = [any(part[0] == "." for part in file.relative_to(root).parts) for file in paths]
+    visible = [file for file, skip in zip(paths, hidden, strict=True) if not skip and file.is_file()]
     kinds = (".parquet", ".tar")
-    files = next(filter(None, ([f for f in shown if f.suffix.lower() == kind] for kind in kinds)), [])
-    if not files and asked.inline:
-        known = table_files(path, ROW_FILES) if path.is_dir() else shown
-        if rows := [file for file in known if file.suffix.lower() in ROW_FILES]:
-            return _row_files(path, rows, split, asked)
+    files = next(filter(None, ([f for f in visible if f.suffix.lower() == kind] for kind in kinds)), [])
+    if not files and options.inline:
+        candidates = table_files(path, ROW_FILES) if path.is_dir() else visible
+        if row_files := [file for file in candidates if file.suffix.lower() in ROW_FILES]:
+            return _row_files(path, row_files, split, options)
         raise DataError(f"{str(path)!r} has no Parquet, tar, {', '.join(ROW_FILES)} file to stream")
     if not files:
         raise DataError(f"{str(path)!r} has no Parquet or tar file to stream")
-    files = _of_split(path, split_files(files, root, asked.named), split)
+    files = _of_split(path, split_files(files, root, options.splits_named), split)
     read: Callable[[Path], Iterator[Sequence[Any]]]
     if files[0].suffix.lower() == ".parquet":
         import pyarrow.parquet as pq
 
-        read = partial(_parquet_rows, _groups(pq.read_schema(files[0]), asked.contents, str(path), asked))
+        read = partial(
+            _parquet_rows, _groups(pq.read_schema(files[0]), options.content_columns, str(path), options)
+        )
     else:
-        members = asked.members()
-        there = dict.fromkeys(extension for sample in tars.samples(files[0]) for extension in sample)
-        find_column("content", asked.content, members, list(there), files[0].name)
-        read = partial(_tar_rows, [asked.content] if asked.content else members)
+        members = options.members()
+        extensions = dict.fromkeys(extension for sample in tars.samples(files[0]) for extension in sample)
+        find_column("content", options.content_column, members, list(extensions), files[0].name)
+        read = partial(_tar_rows, [options.content_column] if options.content_column else members)
     return [(str(file.relative_to(root)), partial(read, file)) for file in files]
 
 
-def hub_files(source: str, split: str, asked: Asked) -> list[File]:
-    """Those of a hub dataset's split.
+def hub_files(source: str, split: str, options: SourceOptions) -> list[File]:
+    """The files of a split of a hub dataset.
 
     Raises:
-        DataError: they have no content.
+        DataError: no column of contents.
     """
     import pyarrow as pa
 
     rows = load_from_hub(source, split=split, streaming=True)
     features = rows.features or {}
-    if features or not asked.inline:
+    if features or not options.inline:
         schema = getattr(features, "arrow_schema", pa.schema([]))
-    else:  # files of rows, of which the hub does not say what is in them
+    else:  # files of rows: the hub does not know their columns
         schema = pa.Table.from_pylist(list(rows.take(_READ))).schema
-    groups = _groups(schema, (*asked.contents, *asked.members()), source, asked)
+    groups = _groups(schema, (*options.content_columns, *options.members()), source, options)
     columns = list(dict.fromkeys(chain(*groups)))
     for column in columns:
         kind: Any = features.get(column)
-        if hasattr(kind, "decode"):  # Audio, Image: bytes are wanted
+        if hasattr(kind, "decode"):  # Audio, Image: keep their bytes
             rows = rows.cast_column(column, dataclasses.replace(kind, decode=False))
     rows = rows.select_columns(columns).with_format("arrow")
     n = rows.num_shards
     return [(f"{source} {split} file {i}", partial(_hub_rows, groups, rows.shard(n, i))) for i in range(n)]
 
 
-def _row_files(path: Path, files: list[Path], split: str, asked: Asked) -> list[File]:
-    line = asked.contents[0]
+def _row_files(path: Path, files: list[Path], split: str, options: SourceOptions) -> list[File]:
+    line = options.content_columns[0]
     by_cell = split_by_cell(files, line)
     if not by_cell:
-        files = _of_split(path, split_files(files, files[0].parent, asked.named), split)
+        files = _of_split(path, split_files(files, files[0].parent, options.splits_named), split)
     sample = list(islice(chain.from_iterable(read_rows(file, line, inline=True) for file in files), _READ))
     if not sample:
         raise DataError(f"{str(path)!r} has no records")
     columns = list(dict.fromkeys(name for row in sample for name in row))
     if by_cell and split != "train" and "split" not in columns:
         raise DataError(f"{str(path)!r} has no split {split!r}; {there_are('splits', [split], ['train'])}")
-    groups = find_contents(asked.content, asked.contents, columns, str(path), inline=True)
+    groups = find_contents(options.content_column, options.content_columns, columns, str(path), inline=True)
     read = partial(_rows, groups, line, split if by_cell else None)
     return [(file.name, partial(read, file)) for file in files]
 
@@ -107,9 +109,9 @@ def _of_split(path: Path, splits: Mapping[str, list[Path]], split: str) -> list[
     raise DataError(f"{str(path)!r} has no split {split!r}; {there_are('splits', [split], list(splits))}")
 
 
-def _groups(schema: Any, known: Sequence[str], where: str, asked: Asked) -> list[list[str]]:
-    groups = find_contents(asked.content, known, schema.names, where, asked.inline)
-    if asked.inline:
+def _groups(schema: Any, known: Sequence[str], where: str, options: SourceOptions) -> list[list[str]]:
+    groups = find_contents(options.content_column, known, schema.names, where, options.inline)
+    if options.inline:
         check_contents({name: schema.field(name).type for name in chain(*groups)}, where, inline=True)
     return groups
 
@@ -138,7 +140,7 @@ def _tar_rows(extensions: Sequence[str], file: Path) -> Iterator[Sequence[Any]]:
 
 
 def _hub_rows(groups: list[list[str]], rows: Any) -> Iterator[Sequence[Any]]:
-    # Iterated over itself, in a loader's process it would take a share of its own.
+    # Plain iteration over ``rows`` would take only this loader worker's share of them.
     for table in rows.iter(_READ):
         yield from _contents(groups, table)
 

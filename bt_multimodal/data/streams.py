@@ -1,7 +1,7 @@
-"""Sources too large for a disk: records arrive in order, a part at a time, and are trained on as they do.
+"""Training on sources too large for a disk: records are read in order, one chunk at a time.
 
-A chunk of records at a time is held undecoded in memory, shuffled, and cut into batches; what is left
-of it goes into the next. The policy for damaged records and the views are those of `TwinDataset`.
+A chunk of undecoded records is held in memory, shuffled and cut into batches; its remainder goes into
+the next chunk. Damaged records and views are handled as in `TwinDataset`.
 """
 
 import copy
@@ -23,19 +23,19 @@ from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.decoding import DecodedRecords, Tally
 from bt_multimodal.data.records import Part, Records
 from bt_multimodal.data.stream_files import hub_files, local_files
-from bt_multimodal.data.tables import Asked, as_content, check_hub_name, nowhere, within
+from bt_multimodal.data.tables import SourceOptions, as_content, check_hub_name, nowhere, within
 from bt_multimodal.data.tars import Stretch
 from bt_multimodal.modality import Modality
 from bt_multimodal.views import Views
 
 CHUNK = 2048  # records at a time
-_LARGEST = 2**28  # bytes that are fetched for a record
+_LARGEST = 2**28  # bytes to fetch for one record at most
 Locate = Callable[[str], Path | Stretch | bytes]
 _SERVED, _PACKED = re.compile(r"(https?|hf)://"), re.compile(r"(zip|tar|gzip|bz2|xz|zstd|lz4)://")
 
 
 class Row(NamedTuple):
-    """A record as it is in its file: how to name it, and its content or where that is."""
+    """A record as read from its file: its name in messages, and its content or the location of that."""
 
     name: str
     cell: Any
@@ -47,15 +47,16 @@ class Stream:
     Args:
         source: a hub dataset ``owner/name`` or ``name``, and ``:config`` if it has several, or a
             Parquet or tar file (WebDataset) or a folder of them.
-        content_columns: looked for in that order when ``content_column`` is not given.
-        split: the hub's name of it; of files, what stands in their names (`tables.split_files`), or
-            where that is nothing in the column ``split`` of inline rows.
-        extensions: likewise, of the members of a tar file's samples (``(".jpg", ".png")``).
-        inline: strings in cells are contents themselves, columns may be compound and text files of rows
-            are sources, as in `open_records`; the records of a row of ``"a,b"`` come one after the other.
+        content_columns: tried in order if ``content_column`` is not given.
+        content_column: the column of contents.
+        split: the split's name on the hub; for files, the name in their names (`tables.split_files`) or,
+            for inline rows in files without one, in the column ``split``.
+        extensions: tried in order for the members of a sample in a tar file (``(".jpg", ".png")``).
+        inline: strings in cells are contents, column names may be compound and text files of rows are
+            sources, as in `open_records`; the records of a row of ``"a,b"`` follow each other.
 
     Attributes:
-        files: how many files the records come in.
+        files: the number of files.
 
     Raises:
         DataError: what is wrong with the source, in one line.
@@ -71,7 +72,7 @@ class Stream:
         inline: bool = False,
     ):
         self.source, self.split = source, split
-        asked = Asked(extensions, content_column, content_columns, None, split != "train", inline)
+        options = SourceOptions(extensions, content_column, content_columns, None, split != "train", inline)
         path = Path(source).expanduser()
         within_folder = partial(within, path if path.is_dir() else path.parent)
         self._locate: Locate = (
@@ -81,21 +82,21 @@ class Stream:
             if not path.exists():
                 check_hub_name(source)
             self._files = (
-                local_files(path, split, asked) if path.exists() else hub_files(source, split, asked)
+                local_files(path, split, options) if path.exists() else hub_files(source, split, options)
             )
         except DataError:
             raise
-        except Exception as error:  # the hub's client, HTTP, the cache and the builders all have their own
+        except Exception as error:  # the hub's client, HTTP, the cache and the builders raise their own
             raise DataError(f"cannot stream {source!r}: {error}") from error
         self.files = len(self._files)
 
     def rows(self, seed: int, epoch: int, part: int = 0, parts: int = 1) -> Iterator[Row]:
-        """One of ``parts`` parts of a pass; every record is in exactly one of them.
+        """Rows of part ``part`` of ``parts``; each record is in exactly one part.
 
         The order of the files depends on (seed, epoch).
 
         Raises:
-            DataError: a file that cannot be read.
+            DataError: a file cannot be read.
         """
         for file, first, step in _share(shuffled(self.files, seed, epoch).tolist(), part, parts):
             name, read = self._files[file]
@@ -109,14 +110,14 @@ class Stream:
                 raise DataError(f"cannot read {name}: {type(error).__name__}: {error}") from error
 
     def records(self, rows: Sequence[Row]) -> Records:
-        """Rows as records without labels."""
-        return _Held(rows, self._locate)
+        """``rows`` as records without labels."""
+        return _NamedRecords(rows, self._locate)
 
     def first(self, seed: int) -> Records:
-        """The first records of the first pass, to measure and try on.
+        """The first records of the first pass, up to `CHUNK`.
 
         Raises:
-            DataError: there are none.
+            DataError: the stream is empty.
         """
         rows = list(islice(self.rows(seed, 0), CHUNK))
         if not rows:
@@ -124,8 +125,8 @@ class Stream:
         return self.records(rows)
 
 
-class _Held(Records):
-    """Records in memory, each under the name it came with."""
+class _NamedRecords(Records):
+    """Records in memory, each with its own name."""
 
     def __init__(self, rows: Sequence[Row], locate: Locate):
         n = len(rows)
@@ -138,7 +139,7 @@ class _Held(Records):
 
 
 def _fetched(locate: Callable[[str], Path | Stretch], path: str) -> Path | Stretch | bytes:
-    """What is on another machine; a path within the folder."""
+    """The content at a URL, or the location of a path in the local folder."""
     if "://" not in path:
         return locate(path)
     *packed, served = path.split("::")  # as fsspec chains them
@@ -154,25 +155,30 @@ def _fetched(locate: Callable[[str], Path | Stretch], path: str) -> Path | Stret
 
 
 def _share(files: list[int], part: int, parts: int) -> list[tuple[int, int, int]]:
-    """The files of which a part reads every ``step``-th record from ``first``: ``(file, first, step)``.
+    """The files that a part reads, as ``(file, first, step)``: every ``step``-th record from ``first``.
 
-    As many whole files as every part can have; those left over are read by as few parts as possible.
+    Every part gets the same number of whole files; the remaining files are shared by as few parts as
+    possible.
     """
     whole = len(files) // parts * parts
-    left = files[whole:]
-    groups = math.gcd(len(left), parts)
-    shared = [(file, part // groups, parts // groups) for file in left[part % groups :: groups]]
+    remaining = files[whole:]
+    groups = math.gcd(len(remaining), parts)
+    shared = [(file, part // groups, parts // groups) for file in remaining[part % groups :: groups]]
     return [(file, 0, 1) for file in files[part:whole:parts]] + shared
 
 
 def open_stream(
     source: str, modality: Modality, content_column: str | None = None, split: str | None = None
 ) -> Stream:
-    """The training records of a source of one modality, to be read row by row.
+    """The training records of a source of one modality, read row by row.
 
     Args:
         source, content_column: as in `Stream`.
-        split: its name, ``"train"`` by default.
+        modality: provides the other arguments of `Stream`.
+        split: the split's name, ``"train"`` by default.
+
+    Raises:
+        DataError: as in `Stream`.
     """
     return Stream(
         source, modality.columns, content_column, split or "train", modality.extensions, modality.inline
@@ -182,20 +188,23 @@ def open_stream(
 class TwinStream(IterableDataset):
     """Batches of twin views of a stream: `Views` of `Drawn`.
 
-    Every rank, and in it every loader process, reads a part of the stream of its own. In a pass each
-    of its records is in one batch, but for those that do not fill the last. Every view depends on
-    (seed, epoch, rank, worker, place in its part of the stream), so other numbers of workers or ranks
-    give other views.
+    Each loader process of each rank reads its own part of the stream. In a pass, each record of that
+    part is in one batch, except those that do not fill the last batch. A view depends on (seed, epoch,
+    rank, worker, place in the part), so another number of workers or ranks produces other views.
 
     Args:
-        stream: where records come from; it begins anew when it ends before the epoch does.
+        stream: the records; it starts again if it ends before the epoch does.
         augmentations: see `bt_multimodal.views`.
         seed: the run's seed.
-        batch_size: of one rank.
-        steps: batches an epoch.
+        batch_size: batch size of one rank.
+        steps: batches per epoch.
         epoch: the first epoch.
-        rank, world: this rank and how many there are.
-        start: batches of the first epoch to pass over; their records are read, but not decoded.
+        rank, world: this rank and the number of ranks.
+        start: batches of the first epoch to skip; their records are read but not decoded.
+
+    Raises:
+        ValueError: ``start`` is out of range.
+        DataError: while iterating, a part of the stream has fewer records than a batch.
     """
 
     def __init__(
@@ -211,7 +220,7 @@ class TwinStream(IterableDataset):
         start: int = 0,
     ):
         if not 0 <= start <= steps:
-            raise ValueError(f"start is a number of batches from 0 to {steps}, not {start}")
+            raise ValueError(f"start must be a number of batches from 0 to {steps}, not {start}")
         self.stream, self.augmentations, self.seed = stream, augmentations, seed
         self.batch_size, self.steps, self.epoch, self.start = batch_size, steps, epoch, start
         self.rank, self.world = rank, world
@@ -219,7 +228,7 @@ class TwinStream(IterableDataset):
     def __iter__(self) -> Iterator[Views]:
         info = get_worker_info()
         workers = info.num_workers if info else 1
-        # A loader takes its processes in turn from the first, so the one that is next comes first.
+        # A loader asks its workers in turn, starting with the first: that one continues at batch ``start``.
         worker = ((info.id if info else 0) + self.start) % workers
         done, whole = (len(range(worker, end, workers)) for end in (self.start, self.steps))
         if done < whole:
@@ -227,28 +236,28 @@ class TwinStream(IterableDataset):
                 yield dataset.__getitems__(keys)
 
     def _batches(self, worker: int, workers: int) -> Iterator[tuple[TwinDataset, list[tuple[int, int]]]]:
-        """This part's batches without end; nothing is decoded."""
+        """The batches of this part of the stream, endlessly; nothing is decoded yet."""
         part, parts = self.rank * workers + worker, self.world * workers
-        tally, chunks, again = Tally(), 0, 0
+        tally, chunks, passes = Tally(), 0, 0
         while True:
-            # A second pass within an epoch takes the files in another order.
-            rows = self.stream.rows(self.seed, self.epoch + 1000 * again, part, parts)
-            held: list[Row] = []
-            again, before = again + 1, chunks
+            # A second pass within an epoch reads the files in another order.
+            rows = self.stream.rows(self.seed, self.epoch + 1000 * passes, part, parts)
+            chunk: list[Row] = []
+            passes, chunks_before = passes + 1, chunks
             while new := list(islice(rows, CHUNK)):
-                held += new
-                if len(held) < self.batch_size:
+                chunk += new
+                if len(chunk) < self.batch_size:
                     continue
-                records = DecodedRecords(self.stream.records(held), self.augmentations.decode, tally=tally)
+                records = DecodedRecords(self.stream.records(chunk), self.augmentations.decode, tally=tally)
                 dataset = TwinDataset(records, self.augmentations, self.seed)
                 key = (self.epoch * parts + part) * 4096 + chunks
-                order = shuffled(len(held), self.seed, key).tolist()
-                cut = len(held) - len(held) % self.batch_size
-                for at in range(0, cut, self.batch_size):
-                    yield dataset, [(key, i) for i in order[at : at + self.batch_size]]
-                held = [held[i] for i in order[cut:]]
+                order = shuffled(len(chunk), self.seed, key).tolist()
+                end = len(chunk) - len(chunk) % self.batch_size
+                for start in range(0, end, self.batch_size):
+                    yield dataset, [(key, i) for i in order[start : start + self.batch_size]]
+                chunk = [chunk[i] for i in order[end:]]
                 chunks += 1
-            if chunks == before:
+            if chunks == chunks_before:
                 raise DataError(
                     f"a part of {self.stream.source!r} has fewer than a batch of {self.batch_size} records: "
                     "use fewer workers or a smaller batch"
@@ -256,11 +265,15 @@ class TwinStream(IterableDataset):
 
 
 class StreamLoader:
-    """A loader whose every pass is the next epoch; only the first has the dataset's ``start``.
+    """A loader that moves on to the next epoch with each pass; only the first uses the dataset's ``start``.
 
     Args:
-        dataset: what to load; its ``epoch`` counts up.
-        num_workers: loader processes.
+        dataset: the data set; its ``epoch`` counts up.
+        num_workers: the number of loader processes.
+        pin_memory: as in `torch.utils.data.DataLoader`.
+
+    Warns:
+        UserWarning: there are fewer files than loader processes, so files are read more than once.
     """
 
     def __init__(self, dataset: TwinStream, num_workers: int = 0, pin_memory: bool = False):
@@ -273,7 +286,7 @@ class StreamLoader:
             times = parts // math.gcd(stream.files, parts)
             warnings.warn(
                 f"{stream.source!r} has {stream.files} file(s) for {dataset.world} rank(s) with "
-                f"{max(1, num_workers)} loader process(es) each: every file is read {times} times over",
+                f"{max(1, num_workers)} loader process(es) each: every file is read {times} times",
                 stacklevel=2,
             )
 
@@ -282,6 +295,6 @@ class StreamLoader:
 
     def __iter__(self) -> Iterator[Views]:
         dataset = copy.copy(self.dataset)
-        # Now: a pass may be left before its end.
+        # Before the pass, which may be left before its end.
         self.dataset.epoch, self.dataset.start = self.dataset.epoch + 1, 0
         yield from DataLoader(dataset, **self._options)

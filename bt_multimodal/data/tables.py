@@ -1,8 +1,9 @@
-"""Where the records of a source are: its splits, each to be loaded as a table of contents and labels."""
+"""Finding the splits of a source; each loads as a table of contents and labels."""
 
 import difflib
 import os
 import re
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,89 +23,99 @@ from bt_multimodal.data.rows import MANIFESTS, ROW_FILES, read_rows, row_tables
 from bt_multimodal.data.tars import Stretch
 
 TEST_SPLITS = ("test", "val", "valid", "validation")
-# Parquet up to this size is held in memory; above, `datasets` maps its on-disk cache instead.
+# Parquet up to this size is held in memory; larger tables are memory-mapped from the cache of `datasets`.
 _IN_MEMORY_BYTES = 2**30
 
 
 class Split(NamedTuple):
-    origin: str  # how to name it in a message
-    locate: Callable[[str], Path | Stretch | bytes]  # from a string in a cell of contents
-    load: Callable[[], Any]  # -> datasets.Dataset
+    """A split of a source, not yet loaded."""
+
+    origin: str  # its name in messages
+    locate: Callable[[str], Path | Stretch | bytes]  # takes a string from a cell of contents
+    load: Callable[[], Any]  # returns a datasets.Dataset
 
 
-class Asked(NamedTuple):
-    """What is looked for in a source."""
+class SourceOptions(NamedTuple):
+    """What to look for in a source; see `records.open_records`."""
 
     extensions: tuple[str, ...]
-    content: str | None
-    contents: tuple[str, ...]  # where that is not given
-    label: str | None
-    named: bool  # the user names splits, so layouts need not be guessed
+    content_column: str | None
+    content_columns: tuple[str, ...]  # tried in order if content_column is None
+    label_column: str | None
+    splits_named: bool  # the user names the splits, so the layout is not guessed
     inline: bool  # strings in cells are contents
 
     def members(self) -> list[str]:
-        """The extensions as `tars` gives them."""
+        """The extensions as `tars.samples` returns them."""
         return [extension.lstrip(".").lower() for extension in self.extensions]
 
 
 def find_splits(
-    source: str, asked: Asked, embedded: Mapping[str, Callable[[], Mapping[str, list[Any]]]]
+    source: str, options: SourceOptions, embedded: Mapping[str, Callable[[], Mapping[str, list[Any]]]]
 ) -> dict[str, Split]:
+    """The splits of a source by name.
+
+    Args:
+        source, embedded: see `records.open_records`.
+
+    Raises:
+        DataError: what is wrong with the source, in one line.
+    """
     path = Path(source).expanduser()
     suffix = path.suffix.lower()
-    locate = as_content if asked.inline else nowhere
+    locate = as_content if options.inline else nowhere
     if source in embedded:
         return {"train": Split(source, locate, partial(_embedded, embedded[source]))}
     near = difflib.get_close_matches(source, embedded, n=1, cutoff=0.8)
-    if near and "/" not in source and not path.exists():  # asking the hub for it takes long
+    if near and "/" not in source and not path.exists():  # a request to the hub would take long
         raise DataError(f"there is no embedded set {source!r}; did you mean {near[0]!r}?")
-    kinds = (".parquet", ".tar", *(ROW_FILES if asked.inline else ()))
+    kinds = (".parquet", ".tar", *(ROW_FILES if options.inline else ()))
     if path.is_dir():
         files = table_files(path, kinds)
         if files:
-            return (_row_splits if files[0].suffix in ROW_FILES else _table_splits)(files, asked)
-        if not asked.extensions:
+            return (_row_splits if files[0].suffix in ROW_FILES else _table_splits)(files, options)
+        if not options.extensions:
             raise DataError(f"{source!r} has no {', '.join(kinds)} file, itself or in 'data'")
-        return _folder_splits(path, asked)
+        return _folder_splits(path, options)
     if path.is_file() and suffix in (".parquet", ".tar"):
-        return {"train": _table_split(path.name, [path], asked)}
+        return {"train": _table_split(path.name, [path], options)}
     if path.is_file() and suffix in (*kinds, *MANIFESTS):
-        return _row_splits([path], asked)
+        return _row_splits([path], options)
     if path.exists():
-        manifests = ".csv, .tsv, .jsonl" + (", .txt" if asked.inline else "")
-        raise DataError(f"{source!r} is no folder, Parquet file, tar file or manifest ({manifests})")
+        manifests = ".csv, .tsv, .jsonl" + (", .txt" if options.inline else "")
+        raise DataError(f"{source!r} is not a folder, Parquet file, tar file or manifest ({manifests})")
     check_hub_name(source)
     try:
         hub = load_from_hub(source)
-    except Exception as error:  # the hub's client, HTTP, the cache and the builders all have their own
-        raise DataError(f"{source!r} does not exist here, nor can the hub serve it: {error}") from error
+    except Exception as error:  # the hub's client, HTTP, the cache and the builders raise errors of their own
+        raise DataError(f"{source!r} does not exist here, and the hub cannot serve it: {error}") from error
     return {key: Split(f"{source} {key}", locate, partial(hub.get, key)) for key in hub}
 
 
 def table_files(folder: Path, kinds: Sequence[str]) -> list[Path]:
-    """The files of the first of ``kinds`` that a folder has, itself or in ``data``."""
+    """The files with the first of the extensions ``kinds`` that is in a folder or its subfolder ``data``."""
     for kind in kinds:
-        for at in (folder, folder / "data"):
-            if files := sorted(at.glob(f"[!.]*{kind}")):
+        for parent in (folder, folder / "data"):
+            if files := sorted(parent.glob(f"[!.]*{kind}")):
                 return files
     return []
 
 
 def check_hub_name(source: str) -> None:
-    """Refuse what is rather a mistyped path; asking the hub for it takes long.
+    """Check that a source is not a mistyped path, before a slow request to the hub.
 
     Raises:
-        DataError: no name of a hub dataset, or a path beside a folder that exists (`data/typo`).
+        DataError: not a name of a hub dataset, or a path in an existing folder (``data/typo``).
     """
     path = Path(source)
-    beside = len(path.parts) > 1 and Path(path.parts[0]).is_dir()
+    in_folder = len(path.parts) > 1 and Path(path.parts[0]).is_dir()
     local = path.suffix.lower() in (*ROW_FILES, ".parquet", ".tar")
-    if local or beside or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?", source):
+    if local or in_folder or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?", source):
         raise DataError(f"{source!r} does not exist")
 
 
 def load_from_hub(source: str, **options: Any) -> Any:
-    """``datasets.load_dataset`` of ``owner/name:config``, with its options."""
+    """``datasets.load_dataset`` for ``owner/name:config``; ``options`` are passed on."""
     from datasets import load_dataset
 
     name, _, config = source.partition(":")
@@ -113,7 +124,7 @@ def load_from_hub(source: str, **options: Any) -> Any:
     except RuntimeError as error:
         if "scripts are no longer supported" not in str(error):
             raise
-        # What the hub itself has made of sets that come as code, such as google/speech_commands.
+        # The hub's own Parquet version of data sets that are scripts, such as google/speech_commands.
         return load_dataset(name, config or None, revision="refs/convert/parquet", **options)
 
 
@@ -123,8 +134,8 @@ def _embedded(columns: Callable[[], Mapping[str, list[Any]]]) -> Any:
     return Dataset.from_dict(columns())
 
 
-def _folder_splits(root: Path, asked: Asked) -> dict[str, Split]:
-    endings = tuple(extension.lower() for extension in asked.extensions)
+def _folder_splits(root: Path, options: SourceOptions) -> dict[str, Split]:
+    endings = tuple(extension.lower() for extension in options.extensions)
 
     def walk(folder: Path | str) -> Iterator[str]:
         for entry in os.scandir(folder):
@@ -138,55 +149,59 @@ def _folder_splits(root: Path, asked: Asked) -> dict[str, Split]:
 
         files = sorted(os.path.relpath(file, folder) for file in walk(folder))
         if not files:
-            raise DataError(f"there is no file with extension {', '.join(endings)} under '{folder}'")
+            raise DataError(f"no file with extension {', '.join(endings)} under '{folder}'")
         labels = [file.split(os.sep)[0] if os.sep in file else None for file in files]
-        return Dataset.from_dict({asked.contents[0]: files, "label": labels})
+        return Dataset.from_dict({options.content_columns[0]: files, "label": labels})
 
     below = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
-    guessed = "train" in below and (len(below) == 1 or any(name in below for name in TEST_SPLITS))
-    folders = {name: root / name for name in below} if asked.named or guessed else {"train": root}
-    return {name: Split(str(at), partial(anywhere, at), partial(load, at)) for name, at in folders.items()}
+    has_splits = "train" in below and (len(below) == 1 or any(name in below for name in TEST_SPLITS))
+    folders = {name: root / name for name in below} if options.splits_named or has_splits else {"train": root}
+    return {
+        name: Split(str(folder), partial(anywhere, folder), partial(load, folder))
+        for name, folder in folders.items()
+    }
 
 
-def _row_splits(files: list[Path], asked: Asked) -> dict[str, Split]:
-    locate = as_content if asked.inline else partial(anywhere, files[0].parent)
-    if not split_by_cell(files, asked.contents[0]):
-        found = split_files(files, files[0].parent, asked.named)
+def _row_splits(files: list[Path], options: SourceOptions) -> dict[str, Split]:
+    locate = as_content if options.inline else partial(anywhere, files[0].parent)
+    if not split_by_cell(files, options.content_columns[0]):
+        by_split = split_files(files, files[0].parent, options.splits_named)
         return {
-            name: Split(_origin(name, at), locate, partial(_rows, at, asked)) for name, at in found.items()
+            name: Split(_origin(name, of_split), locate, partial(_rows, of_split, options))
+            for name, of_split in by_split.items()
         }
-    tables = row_tables(files, asked.contents[0], asked.inline, by_cell=True)
+    tables = row_tables(files, options.content_columns[0], options.inline, by_cell=True)
     if not tables:
         raise DataError(f"{str(files[0])!r} has no records")
     origin = files[0].name if len(files) == 1 else files[0].parent.name
-    named = {name: origin if len(tables) == 1 else f"{origin} {shortened(name)}" for name in tables}
-    return {name: Split(named[name], locate, partial(_dataset, table)) for name, table in tables.items()}
+    origins = {name: origin if len(tables) == 1 else f"{origin} {shortened(name)}" for name in tables}
+    return {name: Split(origins[name], locate, partial(_dataset, table)) for name, table in tables.items()}
 
 
 def split_by_cell(files: Sequence[Path], line: str) -> bool:
-    """Whether the column ``split`` of files of rows, and not their names, says which split a row is in.
+    """Whether the split of a row is in the column ``split``, rather than in the name of its file.
 
     Args:
         line: see `rows.read_rows`.
 
     Raises:
-        DataError: the first of several cannot be read.
+        DataError: the first of several files cannot be read.
     """
     if len(files) == 1:
         return True
-    told = len(split_files(files, files[0].parent, named=False)) > 1
-    return not told and "split" in next(read_rows(files[0], line, inline=True), {})
+    in_names = len(split_files(files, files[0].parent, named=False)) > 1
+    return not in_names and "split" in next(read_rows(files[0], line, inline=True), {})
 
 
-def _rows(files: list[Path], asked: Asked) -> Any:
-    tables = row_tables(files, asked.contents[0], asked.inline, by_cell=False)
+def _rows(files: list[Path], options: SourceOptions) -> Any:
+    tables = row_tables(files, options.content_columns[0], options.inline, by_cell=False)
     return _dataset(tables["train"]) if tables else []
 
 
 def _dataset(table: Any) -> Any:
     from datasets import Dataset
 
-    return Dataset(table, fingerprint="rows")  # or it would pickle the table for one
+    return Dataset(table, fingerprint=uuid.uuid4().hex[:16])  # the default fingerprint pickles the table
 
 
 def _origin(name: str, files: Sequence[Path]) -> str:
@@ -194,10 +209,10 @@ def _origin(name: str, files: Sequence[Path]) -> str:
 
 
 def split_files(files: Sequence[Path], root: Path, named: bool) -> dict[str, list[Path]]:
-    """Files of a table by split, which stands in their names, or in that of their folder below ``root``.
+    """The files of a table by split, which is in their names or in those of their folders below ``root``.
 
-    Of ``imagenet-train-000012`` it is ``train``, of ``fold-1`` all of it. All files are train where
-    no name says one, unless splits are ``named`` by the user.
+    ``imagenet-train-000012`` is in the split ``train``; ``fold-1`` is a split of its own. If no name
+    holds a known split, all files are train, unless the user names splits (``named``).
     """
     known = {"train", *TEST_SPLITS}
     splits: dict[str, list[Path]] = {}
@@ -209,35 +224,39 @@ def split_files(files: Sequence[Path], root: Path, named: bool) -> dict[str, lis
     return splits if named or known & {*splits} else {"train": list(files)}
 
 
-def _table_splits(files: list[Path], asked: Asked) -> dict[str, Split]:
-    found = split_files(files, files[0].parent, asked.named)
-    return {name: _table_split(_origin(name, at), at, asked) for name, at in found.items()}
+def _table_splits(files: list[Path], options: SourceOptions) -> dict[str, Split]:
+    by_split = split_files(files, files[0].parent, options.splits_named)
+    return {
+        name: _table_split(_origin(name, of_split), of_split, options) for name, of_split in by_split.items()
+    }
 
 
-def _table_split(origin: str, files: list[Path], asked: Asked) -> Split:
+def _table_split(origin: str, files: list[Path], options: SourceOptions) -> Split:
     if files[0].suffix.lower() == ".tar":
-        return Split(origin, in_tar, partial(_tar_table, files, origin, asked))
-    locate = as_content if asked.inline else partial(within, files[0].parent)
-    return Split(origin, locate, partial(_parquet, files, asked.label))
+        return Split(origin, in_tar, partial(_tar_table, files, origin, options))
+    locate = as_content if options.inline else partial(within, files[0].parent)
+    return Split(origin, locate, partial(_parquet, files, options.label_column))
 
 
-def _tar_table(files: list[Path], origin: str, asked: Asked) -> Any:
+def _tar_table(files: list[Path], origin: str, options: SourceOptions) -> Any:
     from datasets import Dataset
 
     try:
-        found = [sample for file in files for sample in tars.samples(file)]
+        samples = [sample for file in files for sample in tars.samples(file)]
     except OSError as error:
         raise DataError(f"cannot read {origin}: {error}") from error
-    there = list(dict.fromkeys(extension for sample in found for extension in sample))
-    known = asked.members()
-    content = find_column("content", asked.content, known, there, origin)
-    chosen = [tars.first(sample, [content] if asked.content else known) for sample in found]
-    cells = [None if at is None else f"{at.offset} {at.size} {at.path}" for at in chosen]
-    columns = {asked.content or asked.contents[0]: cells}
-    if asked.label or any(name in there for name in LABEL_COLUMNS):
-        label = find_column("label", asked.label, LABEL_COLUMNS, there, origin)
-        texts = (sample.get(label) for sample in found)
-        columns[label] = [None if at is None else _label_text(at, label, origin) for at in texts]
+    extensions = list(dict.fromkeys(extension for sample in samples for extension in sample))
+    known = options.members()
+    content = find_column("content", options.content_column, known, extensions, origin)
+    contents = [tars.first(sample, [content] if options.content_column else known) for sample in samples]
+    cells = [
+        None if member is None else f"{member.offset} {member.size} {member.path}" for member in contents
+    ]
+    columns = {options.content_column or options.content_columns[0]: cells}
+    if options.label_column or any(name in extensions for name in LABEL_COLUMNS):
+        label = find_column("label", options.label_column, LABEL_COLUMNS, extensions, origin)
+        labels = (sample.get(label) for sample in samples)
+        columns[label] = [None if member is None else _label_text(member, label, origin) for member in labels]
     return Dataset.from_dict(columns)
 
 
@@ -259,12 +278,12 @@ def _parquet(files: list[Path], label: str | None) -> Any:
         return _dataset(pq.read_table(files, partitioning=None))
     except DataError:
         raise
-    except Exception as error:  # a file may hold anything: Arrow and `datasets` have all their own
+    except Exception as error:  # a file may hold anything, and Arrow and `datasets` raise errors of their own
         raise DataError(f"cannot read {str(files[0])!r}: {error}") from error
 
 
 def _check_labels(file: Path, labels: Sequence[str]) -> None:
-    """Few labels at a time: one long text in many rows takes little of a file and much of the memory."""
+    """Check the labels, a few at a time: a long text in many rows is small on disk and large in memory."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as table:
@@ -277,37 +296,39 @@ def _check_labels(file: Path, labels: Sequence[str]) -> None:
 
 
 def anywhere(root: Path, path: str) -> Path:
-    """Where ``path``, relative to ``root``, leads in the user's own list of files: anywhere."""
+    """A path from the user's own list of files, relative to ``root``: it may lead anywhere."""
     return root / path
 
 
 def within(root: Path, path: str) -> Path:
-    """Where ``path`` leads in a table that came with its files, which may be anybody's.
+    """A path from a table that came with its files, which is not trusted: it stays within ``root``.
+
+    Links in the folder are followed.
 
     Raises:
-        OSError: out of ``root``, the table's folder; links in it are followed.
+        OSError: the path leads out of ``root``, the table's folder.
     """
-    at = Path(os.path.abspath(root / path))
-    if not at.is_relative_to(os.path.abspath(root)):
+    target = Path(os.path.abspath(root / path))
+    if not target.is_relative_to(os.path.abspath(root)):
         raise PermissionError(f"the path {shortened(path)!r} leads out of the folder {str(root)!r}")
-    return at
+    return target
 
 
 def in_tar(cell: str) -> Stretch:
-    """The stretch of a tar file that `_tar_table` wrote as ``offset size path``."""
+    """The stretch of a tar file that `_tar_table` stored as ``offset size path``."""
     offset, size, path = cell.split(" ", 2)
     return Stretch(path, int(offset), int(size))
 
 
 def as_content(cell: str) -> bytes:
-    """A string that is a content."""
+    """A string that is itself the content, in UTF-8."""
     return cell.encode()
 
 
 def nowhere(path: str) -> Path:
-    """For data without a folder of their own.
+    """For data without a local folder: paths are refused.
 
     Raises:
         OSError: always.
     """
-    raise PermissionError(f"instead of contents there is the path {shortened(path)!r}, which leads nowhere")
+    raise PermissionError(f"found the path {shortened(path)!r} instead of contents: there is no local folder")

@@ -1,6 +1,6 @@
-"""Tar files of samples, as WebDataset has them: neighbours whose names agree up to the first dot are one.
+"""Tar files of samples in WebDataset's layout: adjacent members with the same name up to the first dot.
 
-Nothing is unpacked: a member is a stretch of its tar file, wherever its name or a link would lead.
+Nothing is unpacked: a member is a stretch of its tar file, so its name or a link leads nowhere else.
 """
 
 import os
@@ -13,7 +13,7 @@ from bt_multimodal.compat import forget_members
 
 
 class Stretch(NamedTuple):
-    """The bytes of a file that are a member's content."""
+    """The bytes of a tar file that hold a member's content."""
 
     path: str
     offset: int
@@ -23,7 +23,7 @@ class Stretch(NamedTuple):
         return f"{self.path} at byte {self.offset}"
 
     def read_bytes(self) -> bytes:
-        """Those bytes.
+        """The bytes of the stretch.
 
         Raises:
             OSError: the file cannot be read.
@@ -34,13 +34,13 @@ class Stretch(NamedTuple):
 
 
 def samples(path: Path) -> Iterator[dict[str, Stretch]]:
-    """The samples of an uncompressed tar file in order, each its members by extension (``jpg``, ``cls``).
+    """The samples of an uncompressed tar file in order: members by extension (``jpg``, ``cls``).
 
     The extension is what follows the first dot, in lower case. Links, hidden and sparse members are
-    passed over; of two alike the last counts.
+    skipped; of two members with the same name the last counts.
 
     Raises:
-        OSError: the file cannot be read, is no tar file or is damaged.
+        OSError: the file cannot be read, is not a tar file or is damaged.
     """
     last = ""
     members: dict[str, Stretch] = {}
@@ -60,7 +60,7 @@ def samples(path: Path) -> Iterator[dict[str, Stretch]]:
 
 
 def first(members: Mapping[str, Stretch], extensions: Sequence[str]) -> Stretch | None:
-    """The member whose extension comes first in ``extensions``, if there is any."""
+    """The member with the first of the ``extensions`` that the sample has, or ``None``."""
     return next((members[name] for name in extensions if name in members), None)
 
 
@@ -68,20 +68,20 @@ def _files(path: Path) -> Iterator[tuple[str, Stretch]]:
     try:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             end = file.seek(0, os.SEEK_END)
-            at = 0
+            offset = 0
             while (member := tar.next()) is not None:
                 forget_members(tar)
-                here = member.isreg() and not member.issparse()
-                # A size may be anything, negative as well.
-                if tar.offset <= at or (here and member.offset_data + member.size > end):
-                    raise tarfile.ReadError(f"a member of {member.size} bytes at byte {at} of {end}")
-                at = tar.offset
-                if here:
+                stored = member.isreg() and not member.issparse()
+                # The size in a header may be anything, even negative.
+                if tar.offset <= offset or (stored and member.offset_data + member.size > end):
+                    raise tarfile.ReadError(f"a member of {member.size} bytes at byte {offset} of {end}")
+                offset = tar.offset
+                if stored:
                     yield member.name, Stretch(str(path), member.offset_data, member.size)
-            file.seek(at)
-            if any(file.read(tarfile.BLOCKSIZE)):  # tarfile takes a header that is none for the end
-                raise tarfile.ReadError(f"no header at byte {at}")
+            file.seek(offset)
+            if any(file.read(tarfile.BLOCKSIZE)):  # tarfile takes an invalid header for the end
+                raise tarfile.ReadError(f"no header at byte {offset}")
     except OSError:
         raise
-    except Exception as error:  # hostile headers make it raise a dozen kinds
+    except Exception as error:  # hostile headers make tarfile raise errors of many types
         raise OSError(str(error) or type(error).__name__) from error

@@ -1,4 +1,4 @@
-"""The samples that a run trains on: a source opened whole, or streamed. Both have the same members."""
+"""The samples that a run trains on: a source opened whole or streamed, with the same interface."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,29 +7,34 @@ from torch.utils.data import DataLoader
 
 from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.data.batches import TwinDataset, check_batch_size, training_loader
+from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.decoding import DecodedRecords
-from bt_multimodal.data.records import DataError, Splits, stratified_split
+from bt_multimodal.data.records import Splits
+from bt_multimodal.data.splitting import stratified_split
 from bt_multimodal.data.streams import Stream, StreamLoader, TwinStream
 from bt_multimodal.views import Views
 
 
 class WholeSamples:
-    """A source that is opened whole: all of its records are known, and any can be read at any time.
+    """A source that is opened whole: any record can be read at any time.
 
     Args:
-        splits: its training and test records.
+        splits: the training and test records.
         augmentations: the augmentation set; it learns from the training records (`AugmentationSet.learn`).
         seed: the run's seed.
         batch_size: the global batch, over all ranks.
-        validation: share of the training records kept out of training.
+        validation: share of the training records to hold out for validation, from 0 to 1.
         cache: decode once and keep everything in memory.
 
     Attributes:
         train_full: all training records.
-        train, validation: the two parts of them.
+        train, validation: the two parts of ``train_full``.
         test: the test records.
-        test_is_held_out: they were drawn from the training records.
-        steps: batches an epoch.
+        test_is_held_out: whether the test records were drawn from the training records.
+        steps: batches per epoch.
+
+    Raises:
+        DataError: a batch size that does not work with the number of records, or too many damaged ones.
     """
 
     def __init__(
@@ -42,7 +47,7 @@ class WholeSamples:
         cache: bool,
     ):
         rest, held_out = stratified_split(splits.train.labels, validation, seed)
-        check_batch_size(batch_size, len(rest))  # before long work
+        check_batch_size(batch_size, len(rest))  # before any slow work
         augmentations.learn(splits.train.contents())
         self.train_full = DecodedRecords(splits.train, augmentations.decode, cache)
         self.test = DecodedRecords(splits.test, augmentations.decode, cache)
@@ -54,32 +59,38 @@ class WholeSamples:
     def loader(
         self, rank: int, world: int, start: tuple[int, int], num_workers: int, pin_memory: bool
     ) -> DataLoader:
-        """The batches of one rank from ``start`` (epoch, batches done) on; see `training_loader`."""
+        """The batches of one rank, from ``start`` (epoch, batches done) on; see `training_loader`."""
         return training_loader(self._dataset, self.batch_size, rank, world, num_workers, pin_memory, start)
 
     def first_batch(self) -> Views:
-        """The first global batch, made in this process."""
+        """The first global batch, computed in this process."""
         return next(iter(training_loader(self._dataset, self.batch_size)))
 
 
 class StreamedSamples:
-    """A source that is read as it is trained on: without labels, validation or test records.
+    """A source that is read during training: no labels, no validation and no test records.
 
     Args:
         stream: the source.
         augmentations: the augmentation set; it learns from the stream's first records.
         seed: the run's seed.
         batch_size: the global batch, over all ranks.
-        records: how many records are called an epoch.
+        records: the number of records that count as an epoch.
 
-    Attributes: as `WholeSamples`; the training records are the first of the stream, to measure and try on.
+    Attributes: as in `WholeSamples`; the training records are only the first of the stream.
+
+    Raises:
+        DataError: a batch larger than an epoch or smaller than 2, or an empty stream.
     """
 
     def __init__(
         self, stream: Stream, augmentations: AugmentationSet, seed: int, batch_size: int, records: int
     ):
         if not 2 <= batch_size <= records:
-            raise DataError(f"batch_size {batch_size} does not work with {records} records an epoch")
+            raise DataError(
+                f"batch_size {batch_size} does not work with {records} records per epoch: "
+                f"choose one from 2 to {records}"
+            )
         first = stream.first(seed)
         augmentations.learn(first.contents())
         self.train = self.train_full = DecodedRecords(first, augmentations.decode)
@@ -91,16 +102,16 @@ class StreamedSamples:
     def loader(
         self, rank: int, world: int, start: tuple[int, int], num_workers: int, pin_memory: bool
     ) -> StreamLoader:
-        """The batches of one rank from ``start`` (epoch, batches done) on; see `StreamLoader`."""
+        """The batches of one rank, from ``start`` (epoch, batches done) on; see `StreamLoader`."""
         epoch, done = start
-        of_rank = len(range(rank, self.batch_size, world))
+        local_size = len(range(rank, self.batch_size, world))
         dataset = TwinStream(
-            self._stream, self._augmentations, self._seed, of_rank, self.steps, epoch, rank, world, done
+            self._stream, self._augmentations, self._seed, local_size, self.steps, epoch, rank, world, done
         )
         return StreamLoader(dataset, num_workers, pin_memory)
 
     def first_batch(self) -> Views:
-        """The first global batch, made in this process."""
+        """The first global batch, computed in this process."""
         batches: Iterable[Any] = TwinStream(
             self._stream, self._augmentations, self._seed, self.batch_size, self.steps
         )

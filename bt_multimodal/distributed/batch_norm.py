@@ -1,4 +1,4 @@
-"""BatchNorm with the statistics of the batch on all ranks, on CPUs as well."""
+"""BatchNorm with statistics over all ranks, also on CPUs."""
 
 import torch
 from torch import Tensor, nn
@@ -8,27 +8,29 @@ from bt_multimodal.distributed.collectives import sum_across_ranks, world_size
 
 
 class CpuSyncBatchNorm(BatchNorm):
-    """What ``nn.SyncBatchNorm`` is, on CPUs, which that refuses; for ranks whose batches differ in size.
+    """``nn.SyncBatchNorm`` for CPUs, which that class does not support. Local batches may differ in size.
 
-    In one process, or in evaluation mode, an ordinary BatchNorm.
+    In a single process or in evaluation mode it is an ordinary BatchNorm.
 
     Raises:
-        ValueError: one value a channel on all ranks together.
+        ValueError: only one value per channel on all ranks together.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """``[n, C, ...]`` to the same, normalised over the rows (and places) of all ranks."""
+        """Normalise ``[n, C, ...]`` over the samples and positions of all ranks; the shape stays."""
         if not self.training or world_size() == 1:
             return super().forward(input)
         x = input.to(torch.promote_types(input.dtype, torch.float32))
-        over = [0, *range(2, x.ndim)]
+        dims = [0, *range(2, x.ndim)]
         shape = [1, -1, *[1] * (x.ndim - 2)]
         count = sum_across_ranks(x.new_tensor(x.numel() // x.shape[1]))
         if count < 2:
-            raise ValueError(f"BatchNorm needs more than one value a channel, got {list(input.shape)} in all")
-        mean = sum_across_ranks(x.sum(over)) / count
+            raise ValueError(
+                f"BatchNorm needs more than one value per channel, got {list(input.shape)} on all ranks"
+            )
+        mean = sum_across_ranks(x.sum(dims)) / count
         centred = x - mean.view(shape)
-        variance = sum_across_ranks(centred.square().sum(over)) / count
+        variance = sum_across_ranks(centred.square().sum(dims)) / count
         self._track(mean, variance * count / (count - 1))
         x = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
@@ -46,21 +48,23 @@ class CpuSyncBatchNorm(BatchNorm):
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:
-            raise ValueError(f"BatchNorm takes [n, C, ...], got {list(input.shape)}")
+            raise ValueError(f"BatchNorm expects [n, C, ...], got {list(input.shape)}")
 
 
 def synchronise_batch_norm(module: nn.Module, device_type: str) -> nn.Module:
-    """Make every BatchNorm in ``module`` one over all ranks; weights, statistics and names stay.
+    """Make every BatchNorm in ``module`` take its statistics over all ranks.
+
+    Weights, running statistics and parameter names stay.
 
     Args:
-        device_type: where it will run, ``"cpu"`` or ``"cuda"``.
+        device_type: where the module will run, ``"cpu"`` or ``"cuda"``.
 
     Returns:
-        ``module``, or its replacement where it is a BatchNorm itself.
+        ``module``, or its replacement if ``module`` is itself a BatchNorm.
     """
     if device_type != "cpu":
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    for part in module.modules():
-        if type(part) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
-            part.__class__ = CpuSyncBatchNorm  # the same attributes: nothing has to be copied
+    for layer in module.modules():
+        if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+            layer.__class__ = CpuSyncBatchNorm  # has the same attributes, so nothing is copied
     return module

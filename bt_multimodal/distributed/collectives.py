@@ -1,6 +1,6 @@
-"""What ranks tell each other: sums, gathered batches, sizes; in one process each is the identity.
+"""Communication between ranks: sums, gathered batches, batch sizes. In a single process, the identity.
 
-Legend: ``W`` ranks, ``n`` rows on this rank, ``N`` rows on all. Over gloo and NCCL alike.
+Legend: ``W`` ranks, ``n`` rows on this rank, ``N`` rows on all ranks. Works with gloo and NCCL.
 """
 
 from collections.abc import Callable
@@ -12,21 +12,21 @@ from torch.autograd.function import once_differentiable
 
 
 def world_size() -> int:
-    """Ranks that share the batch; 1 when no process group is initialised."""
+    """The number of ranks that share the batch; 1 if no process group is initialised."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def global_sizes(z: Tensor) -> list[int]:
-    """The local batch size of every rank, in rank order, for embeddings ``z`` ``[n, D]``.
+    """The local batch size of every rank, in rank order, for embeddings ``z [n, D]``.
 
     Raises:
-        ValueError: on every rank, if the ranks disagree on ``D``.
+        ValueError: on every rank, if the ranks' ``D`` differ.
     """
     if world_size() == 1:
         return [z.shape[0]]
-    here = torch.tensor(z.shape, device=z.device)
-    shapes = [torch.empty_like(here) for _ in range(world_size())]
-    dist.all_gather(shapes, here)
+    local = torch.tensor(z.shape, device=z.device)
+    shapes = [torch.empty_like(local) for _ in range(world_size())]
+    dist.all_gather(shapes, local)
     sizes, widths = zip(*(shape.tolist() for shape in shapes), strict=True)
     if len(set(widths)) > 1:
         raise ValueError(f"the ranks' embeddings differ in width: {list(widths)}")
@@ -34,7 +34,7 @@ def global_sizes(z: Tensor) -> list[int]:
 
 
 class _SumAcrossRanks(torch.autograd.Function):
-    """Sum over ranks; its gradient is summed over ranks as well, or known to be every rank's alike."""
+    """Sum over ranks. The gradient is summed over ranks too, unless it is the same on every rank."""
 
     @staticmethod
     def forward(ctx, x: Tensor, alike: bool) -> Tensor:
@@ -54,49 +54,50 @@ class _SumAcrossRanks(torch.autograd.Function):
 
 
 def sum_across_ranks(x: Tensor, alike: bool = False) -> Tensor:
-    """Sum of every rank's ``x``, in the backward pass as well; ``x`` itself in one process.
+    """The sum of ``x`` over ranks, differentiable across ranks; ``x`` itself in a single process.
 
     Args:
-        alike: every rank goes on to compute the same of the sum, nothing else, so that the gradients
-            that come back are equal and their sum needs no communication.
+        alike: every rank computes the same result from the sum, so that all ranks' gradients are equal
+            and the backward pass needs no communication.
     """
     return _SumAcrossRanks.apply(x, alike) if world_size() > 1 else x
 
 
 def start_gather(z: Tensor, sizes: list[int]) -> Callable[[], Tensor]:
-    """Begin to gather ``[N, ...]``, in rank order and in the dtype of ``z [n, ...]``; no gradient.
+    """Start to gather every rank's ``z [n, ...]`` to ``[N, ...]``, in rank order; without gradient.
 
     Args:
-        sizes: every rank's ``n`` (`global_sizes`).
+        sizes: the ``n`` of every rank (`global_sizes`).
 
     Returns:
-        A function that waits for the rows; work done before it is called hides the transfer.
+        A function that waits for the transfer and returns the rows. Work done before the call hides the
+        transfer.
     """
     if len(sizes) == 1:
         return lambda: z
     most = max(sizes)
-    # A collective has equal shapes: the shorter shards are padded, and cut again at the end.
-    own = z.contiguous() if len(z) == most else torch.cat([z, z.new_zeros(most - len(z), *z.shape[1:])])
-    whole = z.new_empty(len(sizes) * most, *z.shape[1:])
-    work = dist.all_gather_into_tensor(whole, own, async_op=True)
+    # The collective needs equal shapes: shorter shards are padded here and cut again below.
+    padded = z.contiguous() if len(z) == most else torch.cat([z, z.new_zeros(most - len(z), *z.shape[1:])])
+    gathered = z.new_empty(len(sizes) * most, *z.shape[1:])
+    work = dist.all_gather_into_tensor(gathered, padded, async_op=True)
 
     def rows() -> Tensor:
         work.wait()
         if min(sizes) == most:
-            return whole
-        return torch.cat([part[:size] for part, size in zip(whole.split(most), sizes, strict=True)])
+            return gathered
+        return torch.cat([shard[:size] for shard, size in zip(gathered.split(most), sizes, strict=True)])
 
     return rows
 
 
 def gather_dealt(x: Tensor) -> Tensor:
-    """All ranks' rows ``[n, ...]`` in the order of the global batch, which deals them to the ranks in turn.
+    """The rows ``[n, ...]`` of all ranks in the order of the global batch, which is dealt to ranks in turn.
 
-    No gradient; ``x`` itself in one process.
+    Without gradient; ``x`` itself in a single process.
     """
     if world_size() == 1:
         return x
     sizes = global_sizes(x.flatten(1))
-    whole = start_gather(x, sizes)()
+    gathered = start_gather(x, sizes)()
     place = [rank + len(sizes) * row for rank, size in enumerate(sizes) for row in range(size)]
-    return whole[torch.tensor(place).argsort().to(x.device)]
+    return gathered[torch.tensor(place).argsort().to(x.device)]

@@ -1,11 +1,11 @@
-"""A rank that stops answering is noticed by the others, which end in bounded time and say which it was.
+"""Detecting a rank that stops responding: the other ranks end within a bounded time and name it.
 
-A collective waits for every rank. If a machine loses its power or its network, the others wait for the
-process group's timeout, which is half an hour, and then name nobody. Here every rank posts, once a
-period, how far it is to the process group's store and reads what the others post.
+A collective waits for every rank. If a machine loses power or its network, the other ranks wait for the
+process group's timeout of half an hour, and the error does not name the lost rank. Here every rank posts
+its progress to the process group's store once per period, and reads the posts of the others.
 
-No two machines' clocks are compared: a rank is silent when its post has not changed for some periods of
-the reader's own clock, and that clock stands still while the reader itself is stopped.
+Clocks of different machines are never compared. A rank is silent if its post has not changed for some
+periods of the reader's clock, which stands still while the reader itself is stopped.
 """
 
 import atexit
@@ -30,17 +30,17 @@ from bt_multimodal.distributed.collectives import world_size
 from bt_multimodal.errors import TRY_AGAIN
 
 _SILENT = 4  # periods without a new post: one of the poster, one of the reader, two to spare
-_NAMED = 4  # ranks in one line
-_FOR_EVER = timedelta(days=20)  # about what fits the milliseconds of an int
+_NAMED = 4  # ranks to name in one message at most
+_FOR_EVER = timedelta(days=20)  # close to the largest int of milliseconds
 _TORCH = str(Path(torch.__file__).parents[1])
-_WAITING = ("torch/distributed/", "torch/autograd/")  # where a rank stands that waits for the others
+_WAITING = ("torch/distributed/", "torch/autograd/")  # files in which a rank waits for the others
 
-# Every rank makes its watches in the same order: keys of their own for each.
+# Every rank creates its watches in the same order, so the number identifies a watch on all of them.
 _watches = itertools.count()
 
 
 class _Post(NamedTuple):
-    """What a rank says of itself; a new ``sequence`` each time."""
+    """The status of a rank; ``sequence`` is new in each post."""
 
     sequence: int
     step: int
@@ -51,20 +51,20 @@ class _Post(NamedTuple):
 
 
 class RankWatch:
-    """Watches the other ranks from threads of its own, and ends this process when the run hangs.
+    """Watches the other ranks from background threads and ends this process if the run hangs.
 
-    The process ends with status `TRY_AGAIN` and one line on stderr when its own step count has not
-    changed for ``timeout`` seconds, unless that is as it should be: all ranks answer, and some rank is
-    `busy` or has not made its first step yet (loading, compiling). What hangs before the first step,
-    with every rank alive, is left to the process group's own timeout. A watch is used once.
+    The process ends with status `TRY_AGAIN` and one line on stderr if its step count has not changed for
+    ``timeout`` seconds. The exception: all ranks respond, and some rank is `busy` or has not finished
+    its first step (loading, compiling). A run that hangs before the first step with all ranks alive is
+    left to the process group's own timeout. A watch is used once.
 
     Args:
-        timeout: seconds without progress. Longer than the longest step, and than whatever else all
-            ranks do together between two calls of `progress`.
+        timeout: seconds without progress. It must be longer than the longest step and than anything else
+            that all ranks do together between two calls of `progress`.
         period: seconds between posts; by default a tenth of the timeout, at most 5.
 
     Raises:
-        ValueError: a period of which fewer than five fit the timeout.
+        ValueError: fewer than five periods fit into the timeout.
     """
 
     def __init__(self, timeout: float, period: float | None = None):
@@ -77,42 +77,43 @@ class RankWatch:
         self._threads: list[threading.Thread] = []
         self._leave = threading.Event()
 
-        self._now = 0.0  # seconds that this process was awake
-        self._answered = 0.0  # when the store last did, by that clock, as all times here
+        # All times are on this clock: seconds that this process was awake.
+        self._now = 0.0
+        self._answered = 0.0  # when the store last answered
         self._posts: dict[int, _Post] = {}
-        self._changes: dict[int, int] = {}
-        self._changed: dict[int, float] = {}
+        self._changes: dict[int, int] = {}  # number of new posts of a rank
+        self._changed: dict[int, float] = {}  # when the last one was read
         self._moved: dict[int, float] = {}  # when its step last changed
 
     def start(self) -> None:
-        """Watch from now on; all ranks come here at about the same time, with the process group made.
+        """Start to watch. All ranks call this at about the same time, after the process group is initialised.
 
-        In one process there is nobody to watch.
+        Does nothing in a single process.
         """
         if world_size() == 1:
             return
         self._rank, self._others = dist.get_rank(), [r for r in range(world_size()) if r != dist.get_rank()]
         self._host = socket.gethostname()
         group: Any = dist.group.WORLD
-        self._store = process_group_store(group)  # kept: the server ends with it where it is this process's
-        client = self._store.clone()  # the main thread's calls may wait, and these must not wait for them
+        self._store = process_group_store(group)  # keeps the store's server alive, if it is in this process
+        client = self._store.clone()  # calls of the main thread may block; these must not wait for them
         self._keys = f"rank_watch/{next(_watches)}"
-        # One thread talks to the store, and may wait for a machine that is gone; one judges and never waits.
+        # One thread uses the store and may wait for a lost machine; the other judges and never waits.
         self._threads = [
             threading.Thread(target=self._exchange, args=(client,), daemon=True),
             threading.Thread(target=self._judge, daemon=True),
         ]
         for thread in self._threads:
             thread.start()
-        atexit.register(self._stop_threads)  # a thread inside torch would abort the interpreter's end
+        atexit.register(self._stop_threads)  # a thread inside torch would crash the interpreter's shutdown
 
     def progress(self) -> None:
-        """A step is done: counts, nothing else."""
+        """Count a finished step."""
         self._step += 1
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """While this rank does something long alone, no rank's deadline runs as long as all answer."""
+        """Context for long work on this rank alone: no rank's timeout runs as long as all ranks respond."""
         self._busy += 1
         try:
             yield
@@ -120,22 +121,22 @@ class RankWatch:
             self._busy -= 1
 
     def blame(self) -> str | None:
-        """The ranks that are not heard of any more, in one line; None if all are.
+        """The ranks that no longer respond, in one line; ``None`` if all do.
 
-        For a rank whose collective has failed: a dead rank is silent for some periods before it counts
-        as such, so this waits up to eight of them.
+        Call it after a failed collective. A dead rank counts as silent only after some periods, so this
+        waits for up to eight periods.
         """
         if not self._threads:
             return None
         self._blaming = True
         try:
-            # The last post may be read a period late, the silence after it another: six, and two to spare.
+            # Four periods of silence, up to one more to read the last post and one to notice; two to spare.
             before, until = dict(self._changes), self._now + 8 * self._period
             while self._now < until and self._threads[1].is_alive():
                 if self._silent() or self._store_is_silent():
-                    time.sleep(self._period)  # others that went with it become silent too
+                    time.sleep(self._period)  # ranks lost at the same time become silent too
                     return self._cause()
-                # One change may have been read before this call and one posted before it; the third was not.
+                # The first two new posts may be from before this call; the third is not.
                 if all(self._changes.get(rank, 0) >= before.get(rank, 0) + 3 for rank in self._others):
                     return None
                 time.sleep(self._period / 4)
@@ -144,9 +145,9 @@ class RankWatch:
             self._blaming = False
 
     def stop(self) -> None:
-        """The run has come to its normal end here; from now on nobody's deadline runs, at no rank.
+        """End the watch after the normal end of the run on this rank; from now on no rank's timeout runs.
 
-        Rank 0, which may have the store, stays until the others have read that, for two periods at most.
+        Rank 0, which may host the store, waits until the others have read this, two periods at most.
         """
         self._ended = True
         self._stop_threads()
@@ -155,25 +156,25 @@ class RankWatch:
         atexit.unregister(self._stop_threads)
         self._leave.set()
         for thread in self._threads:
-            thread.join(4 * self._period)  # not for ever: the store may not answer
+            thread.join(4 * self._period)  # bounded: the store may not answer
         self._threads = []
 
-    # The thread that talks to the store.
+    # The thread that uses the store.
 
     def _exchange(self, store: Any) -> None:
         known: list[int] = []
         try:
-            store.set_timeout(_FOR_EVER)  # a call that gave up would leave its answer for the next one
+            store.set_timeout(_FOR_EVER)  # after a timeout, the next call would read the late answer
             for sequence in itertools.count():
                 self._post(store, sequence)
                 self._read(store, known)
-                # Sooner until all have been heard of: who is lost early is to be named with its host.
-                share = 1 if len(known) == len(self._others) else 10
-                if self._leave.wait(self._period / share) or self._has_ended(0):
+                # Faster until every rank has posted, so that a rank lost early is named with its host.
+                factor = 1 if len(known) == len(self._others) else 10
+                if self._leave.wait(self._period / factor) or self._has_ended(0):
                     break
             if self._ended and not self._has_ended(0):
                 self._post(store, sequence + 1)
-                # The store may end with rank 0's process: the others have time to read that it has ended.
+                # The store may end with rank 0's process: give the others time to read the last post.
                 until = time.monotonic() + 2 * self._period
                 while self._rank == 0 and not all(map(self._has_ended, self._others)):
                     if time.monotonic() > until:
@@ -188,7 +189,7 @@ class RankWatch:
         store.set(f"{self._keys}/{self._rank}", json.dumps(post))
 
     def _read(self, store: Any, known: list[int]) -> None:
-        """The others' posts; ``known`` are the ranks that have one (to ask for another's would wait)."""
+        """Read the others' posts; ``known`` are the ranks that have posted (reading others would block)."""
         known += [r for r in self._others if r not in known and store.check([f"{self._keys}/{r}"])]
         values = store.multi_get([f"{self._keys}/{rank}" for rank in known]) if known else []
         for rank, value in zip(known, values, strict=True):
@@ -210,7 +211,7 @@ class RankWatch:
         step, since, last = self._step, 0.0, time.monotonic()
         while not self._leave.wait(self._period / 4):
             awake = time.monotonic()
-            self._now += min(awake - last, self._period)  # a longer wait is this process's own absence
+            self._now += min(awake - last, self._period)  # a longer wait means that this process was stopped
             last = awake
             if self._step != step or self._is_excused():
                 step, since = self._step, self._now
@@ -219,23 +220,23 @@ class RankWatch:
                 return
             elif self._now - since > self._timeout:
                 try:
-                    said = f"ends, {self._now - since:.0f} s without a step: {self._cause()}"
-                    # sys.stderr may be locked by the thread that hangs.
-                    os.write(2, f"rank {self._rank} on {self._host} {said}\n".encode())
+                    message = f"ends, {self._now - since:.0f} s without a step: {self._cause()}"
+                    # Not sys.stderr, which the hanging thread may have locked.
+                    os.write(2, f"rank {self._rank} on {self._host} {message}\n".encode())
                 finally:
                     os._exit(TRY_AGAIN)
 
     def _is_excused(self) -> bool:
-        """Whether some rank may take its time, and all answer."""
+        """Whether all ranks respond and some rank has a reason to be slow."""
         if self._blaming:
             return True
         if self._silent() or self._store_is_silent():
             return False
-        holds = self._busy > 0 or self._step == 0
-        return holds or any(post.busy or post.step == 0 for post in list(self._posts.values()))
+        excused = self._busy > 0 or self._step == 0
+        return excused or any(post.busy or post.step == 0 for post in list(self._posts.values()))
 
     def _silent(self) -> list[int]:
-        """Ranks not heard of while the store answered."""
+        """Ranks without a new post although the store answered."""
         oldest = self._answered - _SILENT * self._period
         return [r for r in self._others if self._changed.get(r, 0.0) < oldest and not self._has_ended(r)]
 
@@ -245,10 +246,10 @@ class RankWatch:
     def _gone(self) -> list[int]:
         return [rank for rank in self._others if self._has_ended(rank)]
 
-    # What is said.
+    # Messages.
 
     def _cause(self) -> str:
-        """Who is to blame, as far as can be told from here."""
+        """The most likely cause, as seen from this rank."""
         if silent := self._silent():
             return _join([self._silence(rank) for rank in silent])
         if self._store_is_silent():
@@ -273,12 +274,12 @@ class RankWatch:
     def _silence(self, rank: int) -> str:
         seconds = f"{self._now - self._changed.get(rank, 0.0):.0f} s"
         if rank not in self._posts:
-            return f"rank {rank} has never been heard of, in {seconds}"
+            return f"rank {rank} has never been heard from, in {seconds}"
         step = self._posts[rank].step
-        return f"{self._name(rank)} has not been heard of for {seconds}, last at step {step}"
+        return f"{self._name(rank)} has not been heard from for {seconds}, last at step {step}"
 
     def _laggards(self) -> str:
-        """All answer: those behind in steps, or else those that are not waiting for the others."""
+        """If all ranks respond: those with the fewest steps, or else those that wait for no other rank."""
         posts = dict(self._posts)
         steps = {self._rank: self._step} | {rank: post.step for rank, post in posts.items()}
         places = {self._rank: _place()} | {rank: post.place for rank, post in posts.items()}
@@ -287,7 +288,7 @@ class RankWatch:
         rest = f"the others at {high}"
         if low == high:
             stuck = [rank for rank in steps if not places[rank].startswith(_WAITING)] or stuck
-            rest = "the others wait for it" if len(stuck) < len(steps) else "as all are"
+            rest = "the others wait for it" if len(stuck) < len(steps) else "like all the others"
         return _join(
             [
                 f"{self._name(rank)} is alive but has been at step {low} for "
@@ -303,7 +304,7 @@ def _join(parts: list[str]) -> str:
 
 
 def _place() -> str:
-    """Where this process's main thread is: file, line and function."""
+    """The current position of the main thread: file, line and function."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     if frame is None:
         return "no main thread"

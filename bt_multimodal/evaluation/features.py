@@ -1,9 +1,9 @@
-"""A frozen encoder run over data once: a feature table, saved, loaded and memory-mapped.
+"""Feature tables: the outputs of a frozen encoder, which can be saved, loaded and memory-mapped.
 
-Legend: ``N`` records, ``B`` of them a batch, ``F`` features (the encoder's ``features_dim``).
+Legend: ``N`` records, ``B`` records per batch, ``F`` features (the encoder's ``features_dim``).
 
-Evaluation takes no random view: ``clean`` record by record, ``clean_batch`` on the device
-(`bt_multimodal.views`), then the encoder in eval mode without gradients. Damaged records are left out.
+Evaluation uses no random views: ``clean`` runs on each record, ``clean_batch`` on the device
+(`bt_multimodal.views`), then the encoder in eval mode without gradients. Damaged records are skipped.
 """
 
 import json
@@ -24,7 +24,7 @@ from bt_multimodal.twins import check_encoder, check_representation
 
 
 class FeatureTable(NamedTuple):
-    """``features [N, F]`` float32, ``labels [N]`` int64 (-1: none), and the classes' names."""
+    """``features [N, F]`` float32, ``labels [N]`` int64 (-1: no label) and class names."""
 
     features: Tensor
     labels: Tensor
@@ -34,9 +34,9 @@ class FeatureTable(NamedTuple):
 def _batches(
     augmentations: AugmentationSet, records: DecodedRecords, batch_size: int
 ) -> Iterator[tuple[Tensor, list[int]]]:
-    """Intact records cleaned and stacked, ``[B, ...]`` at a time, with their indices."""
+    """Batches ``[B, ...]`` of cleaned intact records, with their indices."""
     if batch_size < 1:
-        raise ValueError(f"batch_size is 1 or more, not {batch_size}")
+        raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
     augmentations = completed(augmentations)
     for start in range(0, len(records), batch_size):
         batch: list[Tensor] = []
@@ -50,47 +50,47 @@ def _batches(
             if batch[-1].shape != batch[0].shape and stacks(augmentations):
                 first, last = (records.records.name(i) for i in (indices[0], index))
                 raise ValueError(
-                    f"clean() must give one shape: {last} is {list(batch[-1].shape)}, "
+                    f"clean() must always return the same shape: {last} is {list(batch[-1].shape)}, "
                     f"{first} is {list(batch[0].shape)}"
                 )
         if batch:
             yield augmentations.collate(batch), indices
 
 
-def _table(records: DecodedRecords, rows: Iterable[tuple[Tensor, list[int]]]) -> FeatureTable:
+def _table(records: DecodedRecords, batches: Iterable[tuple[Tensor, list[int]]]) -> FeatureTable:
     features, indices = [], []
-    for batch, at in rows:
+    for batch, batch_indices in batches:
         features.append(batch.float().cpu())
-        indices += at
+        indices += batch_indices
     if not features:
-        raise ValueError("there are no records to take features of")
+        raise ValueError("there are no records to extract features from")
     return FeatureTable(torch.cat(features), records.records.labels[indices], list(records.records.classes))
 
 
 def check_device(device: torch.device | str) -> torch.device:
-    """A device by name, such as ``"cuda:1"``.
+    """The device of a name such as ``"cuda:1"``.
 
     Raises:
-        ValueError: there is none of that name here.
+        ValueError: this machine has no such device.
     """
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without it
+    except (RuntimeError, AssertionError) as error:  # AssertionError if PyTorch was built without support
         raise ValueError(f"there is no device {str(device)!r}: {str(error).splitlines()[0]}") from error
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; then each part is in the mode that it was in."""
-    modes = [(part, part.training) for part in module.modules()]
+    """Context with the module in eval mode and without gradients; restores the mode of each submodule."""
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
     try:
         module.eval()
-        # Not inference_mode: its tensors could not enter a probe's gradient later.
+        # Not inference_mode: a probe could not compute gradients with its tensors.
         with torch.no_grad():
             yield
     finally:
-        for part, training in modes:  # one by one: parts may have been frozen in eval mode
-            part.training = training
+        for submodule, training in modes:  # one by one: some may have been frozen in eval mode
+            submodule.training = training
 
 
 def extract_features(
@@ -100,17 +100,19 @@ def extract_features(
     batch_size: int = 256,
     device: torch.device | str | None = None,
 ) -> FeatureTable:
-    """Representations of all intact records, in their order.
+    """Representations of all intact records, in order.
 
     Args:
-        encoder: takes one view, gives ``[B, features_dim]``. Train or eval mode of each of its
-            modules and its device are restored afterwards, also after an error.
+        encoder: takes a view and returns ``[B, features_dim]``. Its device and the train or eval mode of
+            each of its modules are restored afterwards, even after an error.
         augmentations: only ``clean`` and ``clean_batch`` are used.
-        device: where to run; ``None`` is where the encoder is.
+        records: the records.
+        batch_size: records per batch, ``B``.
+        device: where to run; by default the encoder's device.
 
     Raises:
-        ValueError: too many damaged records; an encoder whose output is not
-            ``[B, features_dim]``; no records; no such device.
+        ValueError: too many damaged records, no records, no such device, or an encoder that does not
+            return ``[B, features_dim]``.
     """
     check_encoder(encoder)
     home = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
@@ -127,7 +129,7 @@ def extract_features(
         with evaluating(encoder):
             return _table(
                 records,
-                ((encode(batch), at) for batch, at in _batches(augmentations, records, batch_size)),
+                ((encode(batch), indices) for batch, indices in _batches(augmentations, records, batch_size)),
             )
     finally:
         if device != home:
@@ -137,29 +139,35 @@ def extract_features(
 def raw_features(
     augmentations: AugmentationSet, records: DecodedRecords, summarise: Callable[[Any], Tensor]
 ) -> FeatureTable:
-    """The trivial baseline: what an encoder would be given, by ``summarise`` to ``[B, F]``.
+    """Features of the trivial baseline: ``summarise`` turns an encoder's input into ``[B, F]``.
 
     Raises:
         ValueError: too many damaged records, or no records.
     """
     batches = _batches(augmentations, records, 256)
-    return _table(records, ((summarise(augmentations.clean_batch(batch)), at) for batch, at in batches))
+    return _table(
+        records, ((summarise(augmentations.clean_batch(batch)), indices) for batch, indices in batches)
+    )
 
 
 def raw_tables(
     modality: Modality, augmentations: AugmentationSet, parts: Sequence[DecodedRecords]
 ) -> dict[str, list[FeatureTable]]:
-    """The trivial baseline's features of several sets of records, by its name; empty where it has none."""
+    """The trivial baseline's features of several sets of records, by its name; empty without a baseline."""
     if modality.raw is None or modality.raw_features is None:
         return {}
     return {modality.raw: [raw_features(augmentations, part, modality.raw_features) for part in parts]}
 
 
 def save_features(path: str | PathLike[str], table: FeatureTable) -> None:
-    """Write a table as one safetensors file; the classes' names are in its metadata, as JSON."""
+    """Save a table as a safetensors file, with the class names as JSON in its metadata.
+
+    Raises:
+        ValueError: features that are not ``[N, F]`` or labels that are not ``[N]``.
+    """
     if table.features.ndim != 2 or table.labels.shape != table.features.shape[:1]:
         raise ValueError(
-            f"a table is features [N, F] and labels [N], not {list(table.features.shape)} "
+            f"a table needs features [N, F] and labels [N], not {list(table.features.shape)} "
             f"and {list(table.labels.shape)}"
         )
     tensors = {
@@ -170,10 +178,11 @@ def save_features(path: str | PathLike[str], table: FeatureTable) -> None:
 
 
 def load_features(path: str | PathLike[str]) -> FeatureTable:
-    """Read a table of `save_features`. The tensors are memory-mapped: rows are read when touched.
+    """Load a table saved by `save_features`. Its tensors are memory-mapped: rows are read on access.
 
     Raises:
-        ValueError: a file that holds no table. OSError: a file that is not there.
+        ValueError: the file does not hold a feature table.
+        OSError: the file does not exist.
     """
     try:
         with safe_open(path, framework="pt") as file:

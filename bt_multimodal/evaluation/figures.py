@@ -1,10 +1,10 @@
-"""Measured figures, and tables of them."""
+"""Measured figures and tables of figures."""
 
 from typing import NamedTuple
 
 
 class Figure(NamedTuple):
-    """A measured figure: its mean, and its sample standard deviation over draws (``None`` for one draw)."""
+    """A measured figure: the mean and sample standard deviation over draws (``None`` for a single draw)."""
 
     mean: float
     spread: float | None = None

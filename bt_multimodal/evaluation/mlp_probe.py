@@ -1,4 +1,4 @@
-"""What frozen features are worth to a small network: the recipe of HEAR.
+"""Probing frozen features with a small network: the recipe of HEAR.
 
 Legend: ``N`` labelled samples, ``Q`` queries, ``F`` features.
 """
@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 
-from bt_multimodal.data.records import stratified_split
+from bt_multimodal.data.splitting import stratified_split
 
 HIDDEN_LAYERS = (1, 2)
 LEARNING_RATES = (3.2e-3, 1e-3, 3.2e-4, 1e-4)
 _HIDDEN, _DROPOUT, _BATCH = 1024, 0.1, 1024
-_EPOCHS, _LOOK, _PATIENCE = 500, 3, 20  # epochs at most, between looks, and looks without progress
+_EPOCHS, _EVERY, _PATIENCE = 500, 3, 20  # most epochs, epochs between validations, validations without gain
 
 
 def mlp_probe(
@@ -27,21 +27,23 @@ def mlp_probe(
     layers: Sequence[int] = HIDDEN_LAYERS,
     rates: Sequence[float] = LEARNING_RATES,
 ) -> Tensor:
-    """Predictions of the best of several MLPs on features as they are.
+    """Predictions of the best of several MLPs on features, which are not standardised.
 
-    One or two hidden layers of 1,024 (BatchNorm, dropout 0.1, ReLU), Adam, batches of 1,024; every
-    combination of depth and learning rate is trained until its accuracy on a validation split has
-    not grown for 20 looks, one every 3 epochs (500 at most), and the best network of them all is
-    taken. Turian et al., "HEAR: Holistic Evaluation of Audio Representations", 2022, section 4 and
-    the grid of ``heareval``, which tries 8 of its 16 points at random: here are the 8 with uniform
-    Xavier weights.
+    The networks have one or two hidden layers of 1,024 (BatchNorm, dropout 0.1, ReLU) and are trained by
+    Adam on batches of 1,024. Each combination of depth and learning rate is trained for up to 500 epochs;
+    it stops when the accuracy on a validation split, measured every 3 epochs, has not improved 20 times
+    in a row. The network with the best validation accuracy is used.
+
+    Turian et al., "HEAR: Holistic Evaluation of Audio Representations", 2022, section 4. The grid is
+    that of ``heareval``, which tries 8 of its 16 points at random; these are the 8 with uniform Xavier
+    weights.
 
     Args:
         features, labels: ``[N, F]`` and ``[N]``, integers from 0.
-        queries: ``[Q, F]``; they have no part in any choice.
-        seed: of the split, the weights and the order.
-        validation: share of the labelled samples to choose by.
-        layers, rates: the grid.
+        queries: ``[Q, F]``, not used for any choice.
+        seed: of the split, the weights and the order of the samples.
+        validation: share of the labelled samples in the validation split, from 0 to 1.
+        layers, rates: the grid of numbers of hidden layers and learning rates.
 
     Returns:
         Predicted labels ``[Q]`` int64.
@@ -52,20 +54,22 @@ def mlp_probe(
     present, targets = labels.unique(return_inverse=True)
     if len(present) < 2:
         raise ValueError(f"an MLP probe needs 2 classes or more, got {len(present)}")
-    fit, held = stratified_split(targets.cpu(), validation, seed)
-    if len(fit) < 2 or not len(held):
-        raise ValueError(f"{len(labels)} samples are too few to keep a share of {validation} for validation")
+    fit, held_out = stratified_split(targets.cpu(), validation, seed)
+    if len(fit) < 2 or not len(held_out):
+        raise ValueError(
+            f"{len(labels)} samples are too few to hold out a share of {validation} for validation"
+        )
     x, y = features[fit].float(), targets[fit]
-    held_x, held_y = features[held].float(), targets[held]
+    validation_set = features[held_out].float(), targets[held_out]
     best, predictions = -1.0, torch.empty(0)
     for depth, rate in product(layers, rates):
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng():
-            torch.manual_seed(seed)  # of dropout
+            torch.manual_seed(seed)  # for dropout
             network = _network(x.shape[1], len(present), depth, generator).to(x.device)
-            score, found = _train(network, rate, (x, y), (held_x, held_y), queries.float(), generator)
+            score, predicted = _train(network, rate, (x, y), validation_set, queries.float(), generator)
         if score > best:
-            best, predictions = score, found
+            best, predictions = score, predicted
     return present[predictions]
 
 
@@ -76,7 +80,7 @@ def _network(n_in: int, n_out: int, depth: int, generator: torch.Generator) -> n
         return layer
 
     modules: list[nn.Module] = []
-    gain = 1.0  # what the encoder ends with is not known
+    gain = 1.0  # the encoder's last activation is unknown
     for n in (n_in, *[_HIDDEN] * (depth - 1)):
         modules += [linear(n, _HIDDEN, gain), nn.BatchNorm1d(_HIDDEN), nn.Dropout(_DROPOUT), nn.ReLU()]
         gain = nn.init.calculate_gain("relu")
@@ -87,31 +91,31 @@ def _train(
     network: nn.Sequential,
     rate: float,
     train: tuple[Tensor, Tensor],
-    held: tuple[Tensor, Tensor],
+    validation: tuple[Tensor, Tensor],
     queries: Tensor,
     generator: torch.Generator,
 ) -> tuple[float, Tensor]:
-    """Best validation accuracy (0 to 1) and the predictions for the queries at that moment."""
+    """The best validation accuracy (0 to 1), and the predictions for the queries at that epoch."""
     x, y = train
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
-    best, found, waited = -1.0, torch.empty(0), 0
+    best, predictions, waited = -1.0, torch.empty(0), 0
     for epoch in range(1, _EPOCHS + 1):
         network.train()
         for batch in torch.randperm(len(x), generator=generator).split(_BATCH):
-            if len(batch) == 1:  # BatchNorm cannot take one
+            if len(batch) == 1:  # BatchNorm needs more than one sample
                 continue
             optimizer.zero_grad()
             F.cross_entropy(network(x[batch]), y[batch]).backward()
             optimizer.step()
-        if epoch % _LOOK:
+        if epoch % _EVERY:
             continue
         network.eval()
         with torch.no_grad():
-            score = (network(held[0]).argmax(1) == held[1]).double().mean().item()
+            score = (network(validation[0]).argmax(1) == validation[1]).double().mean().item()
             if score > best:
-                best, waited, found = score, 0, network(queries).argmax(1)
+                best, waited, predictions = score, 0, network(queries).argmax(1)
             else:
                 waited += 1
                 if waited >= _PATIENCE:
                     break
-    return best, found
+    return best, predictions

@@ -1,4 +1,4 @@
-"""Feature-space maths: what frozen features are worth, and whether they have collapsed.
+"""Probes of frozen features: kNN, linear and few-label accuracy, and measures of collapse.
 
 Legend: ``N`` labelled samples, ``Q`` queries, ``F`` features, ``K`` classes. Features are
 ``[N, F]`` floating point, labels ``[N]`` integers from 0, on one device.
@@ -19,7 +19,7 @@ from bt_multimodal.evaluation.mlp_probe import mlp_probe
 
 _FLOAT32_FROM = 20_000  # rows from which the linear probe is solved in float32
 _MAX_ITERATIONS = 2000
-_PURPOSE = 101  # the few labels' own random numbers; 0 and 1 are the two views'
+_PURPOSE = 101  # random numbers of `few_labels`; 0 and 1 are those of the two views
 
 
 def _check(features: Tensor, labels: Tensor | None = None, queries: Tensor | None = None) -> None:
@@ -37,7 +37,9 @@ def _check(features: Tensor, labels: Tensor | None = None, queries: Tensor | Non
         if len(labels) != len(features):
             raise ValueError(f"{len(features)} features but {len(labels)} labels")
         if len(labels) and int(labels.min()) < 0:
-            raise ValueError("labels are numbered from 0; a negative one stands for none")
+            raise ValueError(
+                "labels must be 0 or more; leave out samples with a negative label, which have none"
+            )
 
 
 def _check_labels(labels: Tensor) -> None:
@@ -66,15 +68,20 @@ def knn(
 
     Each of the ``k`` most similar bank entries votes for its label with weight
     ``exp(s / temperature)`` (Wu et al., "Unsupervised feature learning via non-parametric instance
-    discrimination", 2018, section 3.4). Equal votes go to the lower label.
+    discrimination", 2018, section 3.4). Ties go to the lowest label.
 
     Args:
         bank, bank_labels: ``[N, F]`` and ``[N]``.
-        queries: ``[Q, F]``; taken in chunks, so that memory is bounded for any ``Q``.
+        queries: ``[Q, F]``; processed in chunks, so memory is bounded for any ``Q``.
+        k: the number of neighbours, from 1 to ``N``.
+        temperature: above 0.
         classes: ``K``; by default one more than the largest label.
 
     Returns:
         Predicted labels ``[Q]`` int64.
+
+    Raises:
+        ValueError: shapes or values that do not fit.
     """
     _check(bank, bank_labels, queries)
     if not 1 <= k <= len(bank):
@@ -94,14 +101,14 @@ def knn(
 def vote(cosines: Tensor, bank_labels: Tensor, k: int, temperature: float, classes: int) -> Tensor:
     """`knn` from ``cosines [Q, N]`` of queries and bank."""
     nearest, neighbours = cosines.topk(k, dim=1)
-    # Relative to the nearest one: the same vote, and no overflow at a small temperature.
+    # Relative to the nearest neighbour: the same vote, without overflow at a small temperature.
     weights = ((nearest - nearest[:, :1]) / temperature).exp()
     votes = weights.new_zeros(len(cosines), classes)
     return votes.scatter_add_(1, bank_labels.long()[neighbours], weights).argmax(1)
 
 
 def feature_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) standard deviation of every dimension, ``[F]`` each, in float64."""
+    """Mean and (biased) standard deviation of each dimension, ``[F]`` float64 both."""
     _check(features)
     wide = features if len(features) > _FLOAT32_FROM else features.double()
     variance, mean = torch.var_mean(wide, dim=0, correction=0)
@@ -118,16 +125,22 @@ def _standardise(x: Tensor, statistics: tuple[Tensor, Tensor], dtype: torch.dtyp
 def fit_linear(features: Tensor, labels: Tensor, classes: int, c: float = 1.0) -> tuple[Tensor, Tensor]:
     """Multinomial logistic regression, solved to convergence.
 
-    Minimises, with scikit-learn's meaning of ``C``, ::
+    Minimises ::
 
         0.5 |W|^2 + c * sum_n cross_entropy(W x_n + b, y_n)        (b is not penalised)
 
-    by full-batch L-BFGS with a strong Wolfe line search from zero, in the features' dtype. For two
-    classes scikit-learn penalises one vector ``w = W_1 - W_0``; the softmax's minimum has
-    ``W_1 = -W_0``, so ``c / 2`` here gives the same classifier, and that is what is used.
+    by full-batch L-BFGS with a strong Wolfe line search from zero, in the features' dtype. ``c`` is
+    scikit-learn's ``C``. For two classes scikit-learn penalises one vector ``w = W_1 - W_0``; the minimum
+    of the softmax has ``W_1 = -W_0``, so this function uses ``c / 2`` to obtain the same classifier.
 
     Returns:
-        ``W [K, F]`` and ``b [K]``, the latter with zero sum.
+        ``W [K, F]`` and ``b [K]``; ``b`` sums to zero.
+
+    Raises:
+        ValueError: ``c`` that is not positive, fewer than 2 classes, or a label beyond them.
+
+    Warns:
+        RuntimeWarning: the solver has not converged.
     """
     _check(features, labels)
     if c <= 0:
@@ -148,7 +161,7 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int, c: float = 1.0) -
         line_search_fn="strong_wolfe",
     )
 
-    def objective() -> Tensor:  # divided by c N, so that the tolerances mean the same for any N
+    def objective() -> Tensor:  # divided by c N, so that the tolerances do not depend on N
         solver.zero_grad()
         loss = F.cross_entropy(F.linear(features, weight, bias), labels) + penalty * weight.square().sum()
         loss.backward()
@@ -160,7 +173,7 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int, c: float = 1.0) -
     slope = max(float(p.grad.abs().max()) for p in (weight, bias) if p.grad is not None)
     if not slope < 1e-4:
         warnings.warn(
-            f"the linear probe has not converged (gradient {slope:.1g}); a smaller c helps",
+            f"the linear probe has not converged (gradient {slope:.1g}): choose a smaller c",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -174,15 +187,21 @@ def linear_probe(
     c: float = 1.0,
     statistics: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Predictions ``[Q]`` of multinomial logistic regression (`fit_linear`) on standardised features.
+    """Predictions of multinomial logistic regression (`fit_linear`) on standardised features.
 
     Args:
-        features, labels: ``[N, F]`` and ``[N]``. Up to 20,000 rows it is solved in float64,
-            beyond in float32.
+        features, labels: ``[N, F]`` and ``[N]``. Solved in float64 for up to 20,000 rows, in float32 for
+            more.
         queries: ``[Q, F]``.
         c: inverse strength of the L2 penalty, as in scikit-learn.
-        statistics: mean and standard deviation ``[F]`` to standardise by, such as those of a larger
+        statistics: mean and standard deviation ``[F]`` to standardise with, such as those of a larger
             unlabelled set (`feature_statistics`); by default those of ``features``.
+
+    Returns:
+        Predicted labels ``[Q]`` int64.
+
+    Raises:
+        ValueError: fewer than 2 classes, or shapes or values that do not fit.
     """
     _check(features, labels, queries)
     present, targets = labels.long().unique(return_inverse=True)
@@ -197,17 +216,17 @@ def linear_probe(
 
 
 def few_labels(labels: Tensor, per_class: int, draw: int, seed: int = 0) -> Tensor:
-    """Indices of ``per_class`` samples of every class, class by class: ``[K * per_class]``.
+    """Indices of ``per_class`` random samples of each class, class by class: ``[K * per_class]``.
 
-    Sample ``i``'s random number depends on (seed, draw, i) only, so that 10 labels a class are among
-    20 of the same draw. Negative labels stand for none.
+    The random number of sample ``i`` depends only on (seed, draw, i), so 10 samples per class are a
+    subset of 20 of the same draw. Negative labels mean no label.
 
     Raises:
-        ValueError: a class has fewer samples than asked for.
+        ValueError: a class has fewer samples than ``per_class``.
     """
     _check_labels(labels)
     if per_class < 1:
-        raise ValueError(f"per_class is 1 or more, not {per_class}")
+        raise ValueError(f"per_class must be 1 or more, not {per_class}")
     order = uniforms(seed, draw, torch.arange(len(labels)), _PURPOSE, 1)[:, 0].argsort(stable=True)
     order = order.to(labels.device)
     shuffled = labels[order]
@@ -215,10 +234,8 @@ def few_labels(labels: Tensor, per_class: int, draw: int, seed: int = 0) -> Tens
     if len(classes) == 0:
         raise ValueError("there are no labels to draw from")
     if int(counts.min()) < per_class:
-        fewest = int(counts.argmin())
-        raise ValueError(
-            f"{per_class} labels a class asked for, class {int(classes[fewest])} has {int(counts[fewest])}"
-        )
+        fewest, count = int(classes[counts.argmin()]), int(counts.min())
+        raise ValueError(f"per_class is {per_class}, but class {fewest} has only {count} labels")
     return torch.cat([order[shuffled == label][:per_class] for label in classes])
 
 
@@ -238,29 +255,32 @@ def effective_rank(features: Tensor) -> float:
 
 
 def dead_dimensions(features: Tensor, tol: float = 1e-4) -> float:
-    """Share (0 to 1) of dimensions whose standard deviation over the samples is below ``tol``."""
+    """Share (0 to 1) of dimensions with a standard deviation over the samples below ``tol``."""
     return (feature_statistics(features)[1] < tol).double().mean().item()
 
 
 def pearson(x: Tensor, y: Tensor) -> float:
-    """Linear correlation of ``x [N]`` and ``y [N]``, from -1 to 1.
+    """Pearson's linear correlation of ``x [N]`` and ``y [N]``, from -1 to 1.
 
     Raises:
-        ValueError: not two vectors of one length and two values or more, or one that is constant.
+        ValueError: the inputs are not two vectors of the same length ``N > 1``, or hold NaN or infinity,
+            or one of them is constant.
     """
     if x.ndim != 1 or x.shape != y.shape or len(x) < 2:
-        raise ValueError(f"a correlation is of two [N], N > 1; got {list(x.shape)} and {list(y.shape)}")
+        raise ValueError(f"a correlation needs two [N], N > 1; got {list(x.shape)} and {list(y.shape)}")
     a, b = x.double(), y.double()
     if not (a.isfinite().all() and b.isfinite().all()):
-        raise ValueError("a correlation is of numbers, not of NaN or infinity")
+        raise ValueError("a correlation needs finite numbers, got NaN or infinity")
     if (a == a[0]).all() or (b == b[0]).all():
         raise ValueError("nothing correlates with a constant")
-    a, b = (F.normalize(part - part.mean(), dim=0) for part in (a, b))
+    a, b = (F.normalize(vector - vector.mean(), dim=0) for vector in (a, b))
     return (a @ b).clamp(-1, 1).item()
 
 
 def spearman(x: Tensor, y: Tensor) -> float:
-    """Rank correlation of ``x [N]`` and ``y [N]``, from -1 to 1: `pearson` of ranks, averaged over ties.
+    """Spearman's rank correlation of ``x [N]`` and ``y [N]``, from -1 to 1: `pearson` of the ranks.
+
+    Tied values have the mean of their ranks.
 
     Raises:
         ValueError: as `pearson`.
@@ -270,7 +290,7 @@ def spearman(x: Tensor, y: Tensor) -> float:
 
 def _ranks(x: Tensor) -> Tensor:
     if not x.isfinite().all():
-        return x  # which `pearson` refuses
+        return x  # `pearson` raises the error
     _, value, count = x.flatten().unique(return_inverse=True, return_counts=True)
     return (count.cumsum(0) - (count - 1) / 2)[value].view_as(x)
 
@@ -285,34 +305,36 @@ def evaluate(
     linear: bool = True,
     mlp: bool = False,
 ) -> Cells:
-    """Accuracies in per cent: kNN and linear on all labels, and linear on a few labels a class.
+    """Accuracies in per cent: kNN and a linear probe on all labels, and linear probes on few labels.
 
     Args:
-        train: features with labels; rows with label -1 only count in the statistics that all
-            linear probes standardise by.
+        train: features with labels. Rows with label -1 are only used in the statistics by which all
+            linear probes standardise.
         test: held-out features, all labelled.
-        per_class: the numbers of labels a class, each drawn ``draws`` times (`few_labels`).
-        k: neighbours, or all labelled rows where there are fewer.
-        linear: leave the probe on all labels out with ``False`` (slow on wide features).
-        mlp: with the recipe of HEAR on all labels (`mlp_probe`; minutes).
+        per_class: numbers of labels per class; each is drawn ``draws`` times (`few_labels`).
+        draws: draws of few labels.
+        k: the number of neighbours, or all labelled rows if there are fewer.
+        seed: of the draws and the MLP probe.
+        linear: whether to run the linear probe on all labels (slow on wide features).
+        mlp: whether to run `mlp_probe` on all labels (minutes).
 
     Returns:
-        The columns "kNN", "linear" and "linear, 10 a class"; the last with its spread over draws.
+        The columns "kNN", "linear", "MLP" and "linear, 10 a class"; the last with its spread over draws.
 
     Raises:
-        ValueError: tables that do not belong together, or a class with fewer labels than asked for.
+        ValueError: tables with different classes, or a class with fewer labels than ``per_class``.
     """
     if train.classes != test.classes:
         raise ValueError(f"the tables' classes differ: {train.classes} and {test.classes}")
     if draws < 1:
-        raise ValueError(f"draws is 1 or more, not {draws}")
+        raise ValueError(f"draws must be 1 or more, not {draws}")
     _check(test.features, test.labels)
     _check_labels(train.labels)
     statistics = feature_statistics(train.features)
     known = train.labels >= 0
     x, y = train.features[known], train.labels[known]
     _check(x, y, test.features)
-    # First the draws: a class with too few labels is told before the long fits.
+    # The draws come first: a class with too few labels is an error before the slow fits.
     picks = {count: [few_labels(y, count, draw, seed) for draw in range(draws)] for count in per_class}
     results: Cells = {"kNN": Figure(accuracy(knn(x, y, test.features, min(k, len(x))), test.labels))}
     if linear:
@@ -320,11 +342,11 @@ def evaluate(
         results["linear"] = Figure(accuracy(predicted, test.labels))
     if mlp:
         results["MLP"] = Figure(accuracy(mlp_probe(x, y, test.features, seed), test.labels))
-    for count, indices in picks.items():
+    for count, draws_of_count in picks.items():
         scores = torch.tensor(
             [
-                accuracy(linear_probe(x[i], y[i], test.features, statistics=statistics), test.labels)
-                for i in indices
+                accuracy(linear_probe(x[rows], y[rows], test.features, statistics=statistics), test.labels)
+                for rows in draws_of_count
             ],
             dtype=torch.float64,
         )

@@ -1,4 +1,4 @@
-"""What a run shows of itself: curves, a map of the features, a table."""
+"""Reports of a run: training curves, a map of the features, a table of probe results."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ _MAP_POINTS = 1000
 
 
 def _columns(metrics: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Every metric's steps and values; a metric need not be there at every step."""
+    """The steps and values of each metric; a metric may be missing at some steps."""
     columns: dict[str, tuple[list[float], list[float]]] = {}
     with metrics.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -37,7 +37,7 @@ def _columns(metrics: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def plot_curves(metrics: Path, path: Path) -> None:
-    """Draw the panels of ``metrics.csv`` that have data."""
+    """Plot the metrics of ``metrics.csv``, one panel for each group that has data."""
     from matplotlib.figure import Figure
 
     columns = _columns(metrics)
@@ -56,7 +56,7 @@ def plot_curves(metrics: Path, path: Path) -> None:
 
 
 def plot_features(before: FeatureTable, after: FeatureTable, path: Path, seed: int = 0) -> None:
-    """t-SNE of up to 1,000 samples' features, coloured by label, before and after training."""
+    """Plot a t-SNE of the features of up to 1,000 samples before and after training, coloured by label."""
     from matplotlib.figure import Figure
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -67,7 +67,7 @@ def plot_features(before: FeatureTable, after: FeatureTable, path: Path, seed: i
     for i, (title, table) in enumerate((("before training", before), ("after training", after))):
         features = torch.nn.functional.normalize(table.features[chosen]).numpy()
         perplexity = min(30.0, max(1.0, (len(chosen) - 1) / 3))
-        # Its OpenMP loops are short: on a busy machine several threads wait for each other for minutes.
+        # The OpenMP loops of t-SNE are short: on a busy machine, several threads wait minutes for each other.
         with threadpool_limits(1):
             points = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(features)
         labels = table.labels[chosen].numpy()
@@ -81,9 +81,12 @@ def plot_features(before: FeatureTable, after: FeatureTable, path: Path, seed: i
 
 
 class Comparison(NamedTuple):
-    """What the probes say of several representations: in per cent, mean and spread.
+    """Probe results of several representations.
 
-    ``measure`` is what the figures are.
+    Attributes:
+        title: the title of the table.
+        rows: figures by representation and probe, mean and spread.
+        measure: what the figures are.
     """
 
     title: str
@@ -101,49 +104,53 @@ def compare(
     baselines: Callable[..., Rows] | None = None,
     **probes: Any,
 ) -> Comparison:
-    """The final table: what the probes say of several representations of the same data.
+    """The final table: probe results of several representations of the same data.
 
     Args:
-        tables: by name, the features of the training and of the test split.
-        unit: what the samples are called, plural.
+        tables: the features of the training split and of the test split, by name.
+        unit: the plural of a sample, such as ``"images"``.
         held_out: whether the test split was drawn from the training split.
-        baselines: further rows, those of classifiers of their own, from options of `evaluate`.
+        baselines: returns the rows of baselines with classifiers of their own, given options of `evaluate`.
         probes: options of `evaluate`.
+
+    Raises:
+        ValueError: as in `evaluate`.
     """
     train, test = next(iter(tables.values()))
-    # First the probes, which refuse options that make no sense.
-    found = {name: evaluate(train, test, **probes) for name, (train, test) in tables.items()}
+    # The probes come first, because they check the options.
+    probed = {name: evaluate(train, test, **probes) for name, (train, test) in tables.items()}
     rows = {} if baselines is None else baselines(**{k: v for k, v in probes.items() if k != "mlp"})
-    rows |= found
-    drawn = " (20 % held out)" if held_out else ""
-    return Comparison(f"{len(test.labels)} test {unit}{drawn}, {len(train.labels)} for the probes", rows)
+    rows |= probed
+    share = " (20 % held out)" if held_out else ""
+    return Comparison(f"{len(test.labels)} test {unit}{share}, {len(train.labels)} for the probes", rows)
 
 
 def check_empty(folder: Path) -> None:
-    """Refuse to write to a folder that holds something.
+    """Check that a folder is empty or does not exist.
 
     Raises:
-        ValueError: it does. OSError: it is no folder.
+        ValueError: the folder is not empty.
+        OSError: it is not a folder.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty")
 
 
 def save_comparison(run: Path, comparison: Comparison) -> None:
-    """Write a run's ``table.txt``, and ``table.json`` for `over_runs`."""
+    """Write ``table.txt`` and, for `load_comparison`, ``table.json`` to a run's folder."""
     run.mkdir(parents=True, exist_ok=True)
     (run / "table.txt").write_text(f"{comparison}\n")
     (run / "table.json").write_text(json.dumps(comparison._asdict(), indent=1) + "\n")
 
 
 def load_comparison(run: Path) -> Comparison:
-    """Read what `save_comparison` wrote.
+    """Load a comparison saved by `save_comparison`.
 
     Raises:
-        ValueError: a directory without a table.
+        ValueError: the folder has no table.
     """
     if not (run / "table.json").is_file():
-        raise ValueError(f"{run} holds no table.json: no run, or one that has not ended")
+        raise ValueError(f"{run} has no table.json: it is not a run, or the run has not ended")
     saved = json.loads((run / "table.json").read_text())
     rows = {
         name: {column: Figure(*figure) for column, figure in cells.items()}
@@ -153,18 +160,18 @@ def load_comparison(run: Path) -> Comparison:
 
 
 def spread(values: Sequence[float]) -> Figure:
-    """Mean and sample standard deviation; ``None`` for that of a single value."""
+    """Mean and sample standard deviation; the latter is ``None`` for a single value."""
     return Figure(mean(values), stdev(values) if len(values) > 1 else None)
 
 
 def over_runs(paths: Sequence[Path]) -> Comparison:
-    """Mean and sample standard deviation of every figure over several runs, such as seeds.
+    """Mean and sample standard deviation of each figure over several runs, such as seeds.
 
     Args:
-        paths: run directories with the ``table.json`` of `save_comparison`.
+        paths: folders of runs, saved by `save_comparison`.
 
     Raises:
-        ValueError: fewer than two runs, one without a table, or runs that measured other things.
+        ValueError: fewer than two runs, a run without a table, or runs that measured different things.
     """
     if len(paths) < 2:
         raise ValueError(f"a spread needs 2 runs or more, got {len(paths)}")
@@ -172,7 +179,7 @@ def over_runs(paths: Sequence[Path]) -> Comparison:
     first = runs[0]
     for path, run in zip(paths, runs, strict=True):
         if run.title != first.title or [*map(list, run.rows.values())] != [*map(list, first.rows.values())]:
-            raise ValueError(f"{path} measured something else than {paths[0]}: {run.title}; {first.title}")
+            raise ValueError(f"{path} measured something other than {paths[0]}: {run.title}; {first.title}")
     rows: Rows = {}
     for name, cells in first.rows.items():
         rows[name] = {column: spread([run.rows[name][column][0] for run in runs]) for column in cells}
@@ -181,7 +188,7 @@ def over_runs(paths: Sequence[Path]) -> Comparison:
 
 
 def format_table(rows: Mapping[str, Mapping[str, Figure]], measure: str) -> str:
-    """Figures in per cent: a row per representation, a column per probe, mean +- std over draws."""
+    """Figures in per cent as text: a row per representation, a column per probe, mean ± std over draws."""
     fullest_first = sorted(rows.values(), key=len, reverse=True)
     columns = list(dict.fromkeys(name for cells in fullest_first for name in cells))
     cells = [[measure, *columns]]

@@ -1,4 +1,4 @@
-"""What watches a run: progress, metrics, health, the online probe."""
+"""Callbacks of a training run: progress, metrics, health checks and the online probe."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ from bt_multimodal.training.run_checkpoints import last_good
 
 
 class MetricsFile:
-    """``metrics.csv``: a row at a time, appended, so that a continued run goes on in the same file."""
+    """``metrics.csv``: rows are appended one by one, so a continued run extends the same file."""
 
     COLUMNS = (
         "epoch", "step", "loss", "invariance", "redundancy", "rms_off_diagonal", "lr", "samples_per_s",
@@ -37,10 +37,10 @@ class MetricsFile:
         self._path = path
 
     def append(self, trainer: pl.Trainer, **metrics: float) -> None:
-        """A row, of the epoch and step that the trainer is at.
+        """Append a row with the trainer's current epoch and step.
 
         Raises:
-            TrainingFailedError: it cannot be written.
+            TrainingFailedError: the file cannot be written.
         """
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **metrics}
         try:
@@ -54,11 +54,11 @@ class MetricsFile:
             raise TrainingFailedError(f"cannot write {self._path}: {error}; {last_good(trainer)}") from error
 
     def rewind(self, step: int) -> None:
-        """Leave the rows up to ``step``: what a run wrote beyond the checkpoint it continues from goes."""
+        """Remove the rows after ``step``, which a run wrote after the checkpoint that it continues from."""
         if not self._path.exists():
             return
-        whole = self._path.read_text().rpartition("\n")[0]  # a killed process may leave half a line
-        rows = [row for row in csv.DictReader(whole.splitlines()) if int(row["step"]) <= step]
+        lines = self._path.read_text().rpartition("\n")[0]  # a killed process may leave half a line
+        rows = [row for row in csv.DictReader(lines.splitlines()) if int(row["step"]) <= step]
         text = io.StringIO()
         writer = csv.DictWriter(text, self.COLUMNS, extrasaction="ignore")
         writer.writeheader()
@@ -67,14 +67,17 @@ class MetricsFile:
 
 
 class Watch(pl.Callback):
-    """Progress bar, metrics of every epoch, and an end to a run whose loss or gradient is no number.
+    """Shows progress, records metrics, and ends a run whose loss or gradient is not finite.
 
-    Losses are given per embedding dimension, so that they mean something at any width.
+    Losses are shown per embedding dimension, so that they are comparable between widths.
 
     Args:
-        metrics: where the epochs' means go.
-        unit: what the samples are called, plural.
-        every: steps between looks at the loss and the gradient.
+        metrics: the file for the means of each epoch.
+        unit: the plural of a sample, such as ``"images"``.
+        every: steps between checks of the loss and the gradient.
+
+    Raises:
+        TrainingFailedError: the loss or a gradient is not finite.
     """
 
     def __init__(self, metrics: MetricsFile, unit: str, every: int = 10):
@@ -100,7 +103,7 @@ class Watch(pl.Callback):
             mininterval=0.5,
         )
         self._sums = {name: total.to(pl_module.device) for name, total in self._sums.items()}
-        self._began = time.perf_counter()  # of an epoch that was begun by another process, the rest
+        self._began = time.perf_counter()  # in a continued epoch, only the rest is timed
         if trainer.is_global_zero:
             self._metrics.rewind(trainer.global_step)
 
@@ -116,15 +119,15 @@ class Watch(pl.Callback):
             )
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
-        # A scaler has its own way with gradients that overflow.
+        # A gradient scaler handles overflows itself.
         if trainer.global_step % self._every or has_scaler(trainer):
             return
-        named = [(name, p.grad) for name, p in pl_module.named_parameters() if p.grad is not None]
-        norms = torch.stack([norm.float() for norm in torch._foreach_norm([grad for _, grad in named])])
+        grads = [(name, p.grad) for name, p in pl_module.named_parameters() if p.grad is not None]
+        norms = torch.stack([norm.float() for norm in torch._foreach_norm([grad for _, grad in grads])])
         if not torch.isfinite(norms.sum()):
             name, norm = next(
                 (name, norm)
-                for (name, _), norm in zip(named, norms.tolist(), strict=True)
+                for (name, _), norm in zip(grads, norms.tolist(), strict=True)
                 if not math.isfinite(norm)
             )
             raise TrainingFailedError(
@@ -170,32 +173,35 @@ class Watch(pl.Callback):
 
 
 class CollapseWatch(pl.Callback):
-    """Names representations that have collapsed: nearly all dimensions dead, or all variance in one.
+    """Detects collapsed representations: nearly all dimensions are dead, or one has all the variance.
 
-    Looks at what the encoder gives of a training batch's first view. A collapse is an effective rank
-    under 1.5, or 99 % of the dimensions dead, in three looks in a row on every rank. Encoders of fewer
-    than 8 features and batches of fewer than 8 samples are not looked at.
+    Checks the encoder's output for the first view of a training batch. A collapse is an effective rank
+    below 1.5, or 99 % dead dimensions, in three checks in a row on every rank. Encoders with fewer than
+    8 features and batches with fewer than 8 samples are not checked.
 
     Args:
-        end: whether a collapse ends the run; else a warning says it once.
-        every: steps between looks.
+        end: whether a collapse ends the run; otherwise it prints one warning.
+        every: steps between checks.
+
+    Raises:
+        TrainingFailedError: the representations have collapsed, if ``end``.
     """
 
     def __init__(self, end: bool = True, every: int = 50):
         self._end, self._every = end, every
         self._features: torch.Tensor | None = None
-        self._wanted = self._said = False
-        self._looks = 0
+        self._capture = self._warned = False
+        self._collapsed_checks = 0  # in a row
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._hook = pl_module.twins.encoder.register_forward_hook(self._keep)
+        self._hook = pl_module.twins.encoder.register_forward_hook(self._capture_features)
 
-    def _keep(self, module: Any, args: Any, output: torch.Tensor) -> None:
-        if self._wanted:
-            self._features, self._wanted = output.detach(), False
+    def _capture_features(self, module: Any, args: Any, output: torch.Tensor) -> None:
+        if self._capture:
+            self._features, self._capture = output.detach(), False
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self._wanted = trainer.global_step % self._every == 0 and not self._said
+        self._capture = trainer.global_step % self._every == 0 and not self._warned
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -203,38 +209,39 @@ class CollapseWatch(pl.Callback):
         features, self._features = self._features, None
         if features is None:
             return
-        bad, rank, dead = False, math.nan, math.nan
+        collapsed, rank, dead = False, math.nan, math.nan
         if min(features.shape) >= 8 and bool(torch.isfinite(features).all()):
             rank, dead = effective_rank(features), dead_dimensions(features)
-            bad = rank < 1.5 or dead >= 0.99
-        self._looks = self._looks + 1 if trainer.strategy.reduce_boolean_decision(bad, all=True) else 0
-        if self._looks < 3:
+            collapsed = rank < 1.5 or dead >= 0.99
+        everywhere = trainer.strategy.reduce_boolean_decision(collapsed, all=True)
+        self._collapsed_checks = self._collapsed_checks + 1 if everywhere else 0
+        if self._collapsed_checks < 3:
             return
-        said = (
+        message = (
             f"the representations have collapsed at step {trainer.global_step} (epoch "
             f"{trainer.current_epoch}): of {features.shape[1]} dimensions {100 * dead:.0f} % are dead, "
             f"effective rank {rank:.1f}; {last_good(trainer)}"
         )
         if self._end:
-            raise TrainingFailedError(said)
-        self._said = True
+            raise TrainingFailedError(message)
+        self._warned = True
         if trainer.is_global_zero:
-            tqdm.write(f"warning: {said}")
+            tqdm.write(f"warning: {message}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._hook.remove()
 
 
 class OnlineProbe(pl.Callback):
-    """kNN on the validation split, effective rank and dead dimensions of the features.
+    """kNN accuracy on the validation split, and effective rank and dead dimensions of the features.
 
     Args:
-        metrics: where the figures go.
-        augmentations: the augmentation set, whose clean views the encoder is given.
-        seed: of the choice of the bank.
-        every: epochs between two looks; the last epoch is always looked at.
-        bank: training samples in the kNN's bank at most, drawn at random.
-        busy: entered while rank 0 looks and the others wait.
+        metrics: the file for the results.
+        augmentations: the augmentation set; the encoder gets its clean views.
+        seed: of the random choice of the kNN's bank.
+        every: epochs between probes; the last epoch is always probed.
+        bank: the largest number of training samples in the kNN's bank.
+        busy: context in which rank 0 runs the probe while the others wait.
     """
 
     def __init__(
@@ -257,19 +264,19 @@ class OnlineProbe(pl.Callback):
         if not len(data.samples.validation) or not data.labelled or not trainer.is_global_zero:
             return
         with self._busy():
-            metrics = self._look(data, pl_module)
+            metrics = self._probe(data, pl_module)
         self._metrics.append(trainer, **metrics)
 
-    def _look(self, data: PretrainingData, pl_module: Any) -> dict[str, float]:
+    def _probe(self, data: PretrainingData, pl_module: Any) -> dict[str, float]:
         encoder, device = pl_module.twins.encoder, pl_module.device
         samples = data.samples
-        # At random: the records of a folder are sorted by class.
-        bank = shuffled(len(samples.train), self._seed, 0)[: self._bank].sort().values
-        train = extract_features(encoder, self._augmentations, samples.train.subset(bank), device=device)
-        held = extract_features(encoder, self._augmentations, samples.validation, device=device)
-        predicted = knn(train.features, train.labels, held.features, min(20, len(train.labels)))
+        # A random choice, because the records of a folder are sorted by class.
+        indices = shuffled(len(samples.train), self._seed, 0)[: self._bank].sort().values
+        bank = extract_features(encoder, self._augmentations, samples.train.subset(indices), device=device)
+        queries = extract_features(encoder, self._augmentations, samples.validation, device=device)
+        predicted = knn(bank.features, bank.labels, queries.features, min(20, len(bank.labels)))
         return {
-            "knn": accuracy(predicted, held.labels),
-            "effective_rank": effective_rank(held.features),
-            "dead_dimensions": dead_dimensions(held.features),
+            "knn": accuracy(predicted, queries.labels),
+            "effective_rank": effective_rank(queries.features),
+            "dead_dimensions": dead_dimensions(queries.features),
         }

@@ -1,7 +1,7 @@
-"""A classifier on an encoder, trained on labelled views: its head alone, or both.
+"""Training a classifier on an encoder with labelled views: only the head, or both.
 
 The evaluations of Zbontar et al., 2021, sections 3.1 to 3.3: linear (frozen encoder), semi-supervised
-(both, few labels), transfer (frozen encoder, another data set).
+(both trained, few labels) and transfer (frozen encoder, another data set).
 """
 
 import math
@@ -21,14 +21,14 @@ from bt_multimodal.views import LabelledView, finish_view
 
 
 class Classifier(nn.Module):
-    """An encoder and a linear head: a view to logits ``[B, K]``.
+    """An encoder and a linear head; takes a view and returns logits ``[B, K]``.
 
-    The head starts as in the reference code: weights of standard deviation 0.01, no bias.
+    The head is initialised as in the reference code: weights with standard deviation 0.01, zero bias.
 
     Args:
-        encoder: takes a view, gives ``[B, features_dim]``.
-        classes: ``K``.
-        frozen: the encoder is not trained and stays in evaluation mode.
+        encoder: takes a view, returns ``[B, features_dim]``.
+        classes: the number of classes, ``K``.
+        frozen: whether the encoder is not trained and stays in evaluation mode.
     """
 
     def __init__(self, encoder: nn.Module, classes: int, frozen: bool = True):
@@ -39,7 +39,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
         if frozen:
             encoder.requires_grad_(False)
-        self.train()  # Lightning keeps modes as they are, and a loaded encoder is in evaluation mode
+        self.train()  # a loaded encoder is in evaluation mode, and Lightning does not change modes
 
     def train(self, mode: bool = True) -> "Classifier":
         super().train(mode)
@@ -52,19 +52,20 @@ class Classifier(nn.Module):
 
 
 def top_k(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Whether each label is among the ``k`` largest of ``logits [B, K]``: ``[B]`` bool."""
+    """Whether each label ``[B]`` is among the ``k`` largest of ``logits [B, K]``: ``[B]`` bool."""
     return (logits.topk(min(k, logits.shape[1]), dim=1).indices == labels[:, None]).any(1)
 
 
 def decay(epochs: int, milestones: Sequence[int], gamma: float) -> Callable[[int], float]:
-    """The learning rate's factor at an epoch (from 0).
+    """The learning rate's factor as a function of the epoch (from 0).
 
     Args:
-        epochs: of the run.
-        milestones: after how many epochs it is multiplied by ``gamma``; none for half a cosine to 0.
+        epochs: the number of epochs of the run.
+        milestones: epochs after which the factor is multiplied by ``gamma``; empty for half a cosine to 0.
+        gamma: the multiplier.
 
     Raises:
-        ValueError: a milestone that the run does not reach.
+        ValueError: a milestone is not within the run.
     """
     if any(not 0 < milestone < epochs for milestone in milestones):
         raise ValueError(f"milestones {list(milestones)} are not all within a run of {epochs} epochs")
@@ -74,15 +75,15 @@ def decay(epochs: int, milestones: Sequence[int], gamma: float) -> Callable[[int
 
 
 class Classification(pl.LightningModule):
-    """Training of a classifier by SGD with momentum 0.9.
+    """Trains a classifier by SGD with momentum 0.9.
 
     Args:
-        augmentations: the augmentation set: its first view to train on, ``clean`` to test on.
+        augmentations: the augmentation set; its first view is used for training, ``clean`` for testing.
         encoder: see `Classifier`.
-        classes: names.
+        classes: the class names.
         head_lr: learning rate of the head, per 256 samples.
-        encoder_lr: of the encoder; 0 freezes it.
-        weight_decay: of both.
+        encoder_lr: learning rate of the encoder, per 256 samples; 0 freezes it.
+        weight_decay: L2 decay of both.
         milestones, gamma: see `decay`.
     """
 
@@ -102,36 +103,36 @@ class Classification(pl.LightningModule):
         self._augmentations = augmentations
         self._rates = (head_lr, encoder_lr)
         self._weight_decay, self._milestones, self._gamma = weight_decay, milestones, gamma
-        self._right: list[Tensor] = []
+        self._correct: list[Tensor] = []
 
     def training_step(self, batch: LabelledView, batch_idx: int) -> Tensor:
         logits = self.classifier(finish_view(self._augmentations, batch.view))
         return F.cross_entropy(logits, batch.label)
 
     def on_validation_epoch_start(self) -> None:
-        self._right = []
+        self._correct = []
 
     def validation_step(self, batch: LabelledView, batch_idx: int) -> None:
         logits = self.classifier(self._augmentations.clean_batch(batch.view))
-        self._right.append(torch.stack([top_k(logits, batch.label, k) for k in (1, 5)], dim=1))
+        self._correct.append(torch.stack([top_k(logits, batch.label, k) for k in (1, 5)], dim=1))
 
     def accuracies(self) -> tuple[float, float, int]:
-        """Top-1 and top-5 in per cent of the last look at the held-out samples, and their number."""
-        right = torch.cat(self._right).double()
-        counts = torch.cat([right.sum(0), right.new_tensor([len(right)])])
+        """Top-1 and top-5 accuracy in per cent of the last validation, and its number of samples."""
+        correct = torch.cat(self._correct).double()
+        counts = torch.cat([correct.sum(0), correct.new_tensor([len(correct)])])
         counts = self.trainer.strategy.reduce(counts, reduce_op="sum")
-        one, five, n = counts.tolist()
-        return 100 * one / n, 100 * five / n, int(n)
+        top_1, top_5, n = counts.tolist()
+        return 100 * top_1 / n, 100 * top_5 / n, int(n)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = with_new_names(checkpoint["state_dict"])
 
     def configure_optimizers(self) -> Any:
         scale = self.trainer.datamodule.batch_size / 256  # type: ignore[attr-defined]
-        parts = (self.classifier.head, self.classifier.encoder)
+        modules = (self.classifier.head, self.classifier.encoder)
         groups = [
-            {"params": list(part.parameters()), "lr": rate * scale}
-            for part, rate in zip(parts, self._rates, strict=True)
+            {"params": list(module.parameters()), "lr": rate * scale}
+            for module, rate in zip(modules, self._rates, strict=True)
             if rate > 0
         ]
         optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=self._weight_decay)

@@ -9,8 +9,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from bt_multimodal.augmentation_set import AugmentationSet, completed
 from bt_multimodal.data.batches import check_batch_size, training_loader
+from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.decoding import DecodedRecords
-from bt_multimodal.data.records import DataError, Records, open_source, stratified_split
+from bt_multimodal.data.records import Records, open_source
+from bt_multimodal.data.splitting import stratified_split
 from bt_multimodal.evaluation.probes import few_labels
 from bt_multimodal.modality import Modality
 from bt_multimodal.training.place import place

@@ -6,7 +6,8 @@ import lightning.pytorch as pl
 import torch
 
 from bt_multimodal.augmentation_set import AugmentationSet
-from bt_multimodal.data.records import DataError, open_source
+from bt_multimodal.data.columns import DataError
+from bt_multimodal.data.records import open_source
 from bt_multimodal.data.streams import open_stream
 from bt_multimodal.data.training_samples import StreamedSamples, WholeSamples
 from bt_multimodal.modality import Modality

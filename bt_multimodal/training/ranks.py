@@ -1,4 +1,4 @@
-"""What ranks that train together owe each other, under Lightning."""
+"""Multi-rank training under Lightning: synchronised BatchNorm and detection of silent ranks."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -11,14 +11,14 @@ from bt_multimodal.errors import StoppedError, TrainingFailedError
 
 
 class Ranks(pl.Callback):
-    """BatchNorm over all ranks, and an end to a run in which one of them is silent.
+    """Synchronises BatchNorm over ranks, and ends a run in which a rank stops responding.
 
     Args:
-        timeout: seconds without a step after which the other ranks end, saying which is silent.
+        timeout: seconds without a step after which the other ranks end and name the silent one.
         synchronise: whether BatchNorm takes its statistics over all ranks.
 
     Raises:
-        TrainingFailedError: a collective failed because a rank is gone; names it.
+        TrainingFailedError: a collective failed because a rank no longer responds; names that rank.
     """
 
     def __init__(self, timeout: float, synchronise: bool = True):
@@ -34,7 +34,7 @@ class Ranks(pl.Callback):
         self._watch.start()
 
     def busy(self) -> AbstractContextManager[Any]:
-        """Around what one rank does alone while the others wait for it."""
+        """Context for work of one rank while the others wait for it."""
         return self._watch.busy() if self._watch is not None else nullcontext()
 
     def _progress(self) -> None:
@@ -54,12 +54,12 @@ class Ranks(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         watch, self._watch = self._watch, None
-        if watch is not None and isinstance(exception, StoppedError):  # on all ranks: a normal end
+        if watch is not None and isinstance(exception, StoppedError):  # all ranks raise it: a normal end
             watch.stop()
             return
-        gone = watch.blame() if watch is not None and type(exception) is RuntimeError else None
-        if gone is not None:
-            raise TrainingFailedError(gone) from exception
+        cause = watch.blame() if watch is not None and type(exception) is RuntimeError else None
+        if cause is not None:
+            raise TrainingFailedError(cause) from exception
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if self._watch is not None:

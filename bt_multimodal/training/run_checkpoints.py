@@ -1,8 +1,8 @@
-"""A run that is stopped goes on as if it had not been: its checkpoints, and the signals that end it.
+"""Checkpoints of a run and the signals that stop it; a continued run gives the same results as a whole one.
 
-A checkpoint holds weights, optimiser, schedule, scaler, the position in the epoch, what the augmentation
-set remembers, the callbacks' sums and every rank's random states. Views depend on (seed, epoch, sample)
-alone, so the data need no state.
+A checkpoint holds weights, optimiser, schedule, scaler, the position in the epoch, the state of the
+augmentation set, the sums of the callbacks and the random states of every rank. Views depend only on
+(seed, epoch, sample), so the data need no state.
 """
 
 import signal
@@ -31,12 +31,15 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 @dataclass
 class CheckpointOptions:
-    """How often a run is saved; at its end and on SIGTERM or SIGUSR1 it always is.
+    """How often a run is saved. It is always saved at its end and on SIGTERM or SIGUSR1.
 
     Args:
-        minutes: between two checkpoints.
-        steps: at multiples of which a run is saved, in the place of ``minutes``.
-        keep: how many are kept, the newest.
+        minutes: minutes between two checkpoints.
+        steps: steps between two checkpoints, instead of ``minutes``.
+        keep: the number of newest checkpoints to keep.
+
+    Raises:
+        ValueError: a number that is out of range.
     """
 
     minutes: float = 10.0
@@ -51,21 +54,22 @@ class CheckpointOptions:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of a run that is whole; a damaged one is named on standard error.
+    """The newest intact checkpoint in a folder, or ``None`` without checkpoints.
 
-    Only tensors and plain values are read: a pickle that would run code counts as damaged.
+    Prints a warning to stderr for each damaged checkpoint. Only tensors and plain values are read: a
+    pickle that would run code counts as damaged.
 
     Raises:
-        ValueError: there are checkpoints, and none of them is whole.
+        ValueError: there are checkpoints, but none of them is intact.
     """
-    found = _by_step(folder)
-    for path in reversed(found):
-        reason = _damage(path)
-        if reason is None:
+    paths = _by_step(folder)
+    for path in reversed(paths):
+        damage = _damage(path)
+        if damage is None:
             return path
-        print(f"warning: the checkpoint {path} is not used: {reason}", file=sys.stderr)
-    if found:
-        raise ValueError(f"none of the {len(found)} checkpoints in {folder} is whole")
+        print(f"warning: the checkpoint {path} is not used: {damage}", file=sys.stderr)
+    if paths:
+        raise ValueError(f"none of the {len(paths)} checkpoints in {folder} is intact")
     return None
 
 
@@ -78,13 +82,13 @@ def _by_step(folder: Path) -> list[Path]:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint, in one line."""
+    """What is wrong with a checkpoint, in one line; ``None`` if it is intact."""
     try:
         with zipfile.ZipFile(path) as archive:
             if (member := archive.testzip()) is not None:
-                return f"{member} in it is damaged"
+                return f"its member {member} is damaged"
         torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except Exception as error:  # the pickle's errors are of any kind
+    except Exception as error:  # unpickling raises errors of any type
         line = (str(error).strip().splitlines() or [""])[0]
         if "weights_only" in line:
             line = "it holds more than tensors and plain values"
@@ -93,13 +97,13 @@ def _damage(path: Path) -> str | None:
 
 
 def last_good(trainer: pl.Trainer) -> str:
-    """How to name the last good checkpoint of a run that goes wrong."""
-    kept = getattr(trainer.checkpoint_callback, "last", None)
-    return f"last good checkpoint: {kept or 'none yet'}"
+    """For a message: the last good checkpoint of a run that fails."""
+    last = getattr(trainer.checkpoint_callback, "last", None)
+    return f"last good checkpoint: {last or 'none yet'}"
 
 
 class SafeCheckpointIO(CheckpointIO):
-    """Checkpoints as whole files, of tensors and plain values alone."""
+    """Writes checkpoints atomically; reads only tensors and plain values."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -113,9 +117,9 @@ class SafeCheckpointIO(CheckpointIO):
 
 
 class _Agreement:
-    """What any rank wants, known to all of them one step later.
+    """The maximum of values over ranks, available one step later.
 
-    The message goes over gloo while the next step computes, and waits for no device.
+    The communication uses gloo and overlaps with the next step; it never waits for a device.
     """
 
     def __init__(self) -> None:
@@ -123,35 +127,35 @@ class _Agreement:
         self._work: Any = None
         self._sent = torch.zeros(0)
 
-    def tell(self, wants: list[int]) -> list[int]:
-        """This rank's wants in, the largest of every rank's last ones out."""
+    def exchange(self, values: list[int]) -> list[int]:
+        """Send this rank's values; return the maximum over ranks of those of the previous call."""
         if self._group is None:
-            return wants
-        agreed = [0] * len(wants)
+            return values
+        agreed = [0] * len(values)
         if self._work is not None:
             self._work.wait()
             agreed = self._sent.tolist()
-        self._sent = torch.tensor(wants)
+        self._sent = torch.tensor(values)
         self._work = dist.all_reduce(self._sent, dist.ReduceOp.MAX, group=self._group, async_op=True)
         return agreed
 
 
 class RunCheckpoints(Checkpoint):
-    """Saves a run, ends it when a signal says so, and puts back what Lightning does not.
+    """Saves a run, stops it on a signal, and restores the random states, which Lightning does not.
 
     Args:
-        folder: where the checkpoints go, named after their steps.
-        options: how often.
-        busy: entered while a checkpoint is written, which on rank 0 may take long.
+        folder: the folder of the checkpoints, which are named after their steps.
+        options: how often to save.
+        busy: context in which a checkpoint is written, which may take long on rank 0.
 
     Attributes:
         folder: as given.
-        last: the newest checkpoint written, or set by who continues from it.
+        last: the newest checkpoint; the caller sets it to continue from a checkpoint.
 
     Raises:
-        TrainingFailedError: a checkpoint that cannot be written, weights that are no numbers (they are
-            not saved), or ranks that do not see the same checkpoints.
-        StoppedError: after SIGTERM or SIGUSR1 on any rank, on all of them, once the run is saved.
+        TrainingFailedError: a checkpoint cannot be written, weights are not finite (these are not saved),
+            or the ranks see different checkpoints.
+        StoppedError: on all ranks, after SIGTERM or SIGUSR1 on any of them, once the run is saved.
     """
 
     def __init__(
@@ -169,15 +173,15 @@ class RunCheckpoints(Checkpoint):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if trainer.is_global_zero:
-            for left in self.folder.glob(f"*{PARTIAL}"):
-                left.unlink()
+            for partial in self.folder.glob(f"*{PARTIAL}"):
+                partial.unlink()
         if world_size() > 1:
             names: list[Any] = [None] * world_size()
             dist.all_gather_object(names, self.last and self.last.name)
             if len(set(names)) > 1:
                 raise TrainingFailedError(
                     f"the ranks would continue from different checkpoints: {names}; "
-                    "the run directory must be one that all machines share"
+                    "put the run directory on a file system that all machines share"
                 )
 
     def on_save_checkpoint(
@@ -195,12 +199,12 @@ class RunCheckpoints(Checkpoint):
         self._random = checkpoint["random_states"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Now, and not before: what is set up in between draws numbers too.
+        # Not earlier, because the setup draws random numbers too.
         if self._random is not None and trainer.global_rank < len(self._random):
             restore_random_state(self._random[trainer.global_rank])
         self._agreement = _Agreement()
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
-        # Lightning's own handlers, installed by now, talk to other ranks from within a signal.
+        # Replace Lightning's handlers, which communicate with other ranks inside the signal handler.
         self._handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
 
     def _on_signal(self, number: int, frame: Any) -> None:
@@ -210,32 +214,32 @@ class RunCheckpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         late = time.monotonic() - self._saved_at >= 60 * self._options.minutes
-        self._stop, due = self._agreement.tell([self._signal, int(late and trainer.is_global_zero)])
+        self._stop, due = self._agreement.exchange([self._signal, int(late and trainer.is_global_zero)])
         if self._options.steps is not None:
             due = trainer.global_step % self._options.steps == 0
         self._due = bool(self._due or due or self._stop)
-        if not trainer.is_last_batch:  # then with what the epoch's end writes
-            self._act(trainer, pl_module)
+        if not trainer.is_last_batch:  # after the last batch, wait for the metrics of the epoch
+            self._save_or_stop(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._act(trainer, pl_module)
+        self._save_or_stop(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step > self._saved_step:
             self._save(trainer, pl_module)
-        self._give_signals_back()
+        self._restore_handlers()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        self._give_signals_back()
+        self._restore_handlers()
 
-    def _give_signals_back(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
 
-    def _act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _save_or_stop(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._due:
             self._save(trainer, pl_module)
         if self._stop:

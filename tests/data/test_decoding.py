@@ -131,7 +131,7 @@ def test_much_damage_ends_training_where_a_process_sees_but_a_part():
     words = Words(100_000, set(range(0, 100_000, 20)))  # 5 %, and the 1,000 that are allowed are far away
     records = DecodedRecords(words, decode)
     message = (
-        r"^\d+ of the (\d+) records tried so far are damaged, the last being word \d+: clearly over .* 1 %$"
+        r"^\d+ of the (\d+) records tried so far are damaged, most recently word \d+: clearly over .* 1 %$"
     )
     with pytest.raises(DataError, match=message):
         train(records, torch.Generator().manual_seed(0), batches=20)

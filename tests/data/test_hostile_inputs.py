@@ -29,7 +29,7 @@ from bt_multimodal.data.streams import Stream
 from encoders.audio.decode import decode_audio
 from encoders.image import ops
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def opened(source, **options):
@@ -184,7 +184,7 @@ def outcomes(hostile):
 
 
 PICTURE = "ValueError: cannot decode the picture: "
-LABEL = "has a label of 10,000,000 characters; at most 1,000 are taken"
+LABEL = "has a label of 10,000,000 characters; at most 1,000 are allowed"
 EXPECTED = {
     "30000.png": PICTURE + "DecompressionBombError: ",
     "12000.png": PICTURE + "ValueError: 12000 x 12000 pixels are over the limit of 134,217,728",
@@ -282,7 +282,7 @@ def test_paths_in_a_table_stay_in_its_folder(tmp_path, kind):
         for i in range(len(good), len(paths)):
             for take in (records.raw, records.open):
                 with pytest.raises(
-                    OSError, match=r"leads out of the folder|leads nowhere|No such file"
+                    OSError, match=r"leads out of the folder|there is no local folder|No such file"
                 ) as caught:
                     take(i)
                 assert len(str(caught.value)) < 400
@@ -306,7 +306,9 @@ def test_paths_in_the_rows_of_a_hub_dataset_are_refused(tmp_path, monkeypatch):
     found = streamed("someone/set")
     for records in (opened("someone/set").train, found.records(list(found.rows(0, 0)))):
         for i, path in enumerate(paths):
-            with pytest.raises(PermissionError, match=r"instead of contents .* leads nowhere") as caught:
+            with pytest.raises(
+                PermissionError, match=r"instead of contents: there is no local folder"
+            ) as caught:
                 records.raw(i)
             assert path[:20] in str(caught.value)
             assert records.name(i).startswith("someone/set train ")

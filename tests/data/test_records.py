@@ -14,7 +14,9 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
 from bt_multimodal.data import records, tables
-from bt_multimodal.data.records import DataError, Splits, open_records, stratified_split
+from bt_multimodal.data.columns import DataError
+from bt_multimodal.data.records import Splits, open_records
+from bt_multimodal.data.splitting import stratified_split
 from encoders.image.modality import IMAGES
 
 
@@ -288,7 +290,7 @@ def test_hub_out_of_reach_is_one_line(monkeypatch, error):
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(
-        DataError, match=r"^'someone/set' does not exist here, nor can the hub serve it: no route$"
+        DataError, match=r"^'someone/set' does not exist here, and the hub cannot serve it: no route$"
     ):
         opened("someone/set")
 
@@ -365,34 +367,34 @@ def broken(tmp_path, monkeypatch) -> Path:
 WRONG = [
     ("/no/such/folder", {}, "'/no/such/folder' does not exist"),
     ("gone.csv", {}, "'gone.csv' does not exist"),
-    ("a.txt", {}, "'a.txt' is no folder"),
+    ("a.txt", {}, "'a.txt' is not a folder"),
     ("sklearn:digit", {}, "'sklearn:digit'; did you mean 'sklearn:digits'?"),
     ("empty", {}, "no file with extension .jpg, .png under 'empty'"),
     ("flat", {"extensions": (".wav",)}, "no file with extension .wav under 'flat'"),
     ("flat", {"require_labels": True}, "2 of 2 records of flat have no label"),
     ("gap", {"require_labels": True}, "1 of 1 records of gap/test have no label"),
     ("lone", {}, "'lone' has 1 record and no test split"),
-    ("new", {}, "class 'zebra' of new/test is not in the training split; the classes there are: a"),
+    ("new", {}, "class 'zebra' of new/test is not in the training split; available classes: a"),
     (
         "new",
         {"train_split": "trian"},
-        "no split 'trian'; the splits there are: test, train; did you mean 'train'?",
+        "no split 'trian'; available splits: test, train; did you mean 'train'?",
     ),
     (
         "good.csv",
         {"content_column": "fil"},
-        "no content column 'fil'; the columns there are: file, label, split; did",
+        "no content column 'fil'; available columns: file, label, split; did",
     ),
     ("good.csv", {"content_columns": ("img", "images")}, "no content column 'img' or 'images'"),
     (
         "good.csv",
         {"label_column": "lable"},
-        "no label column 'lable'; the columns there are: file, label, split; did",
+        "no label column 'lable'; available columns: file, label, split; did",
     ),
     (
         "good.csv",
         {"test_split": "tset"},
-        "no split 'tset'; the splits there are: train, test; did you mean 'test'?",
+        "no split 'tset'; available splits: train, test; did you mean 'test'?",
     ),
     ("header.csv", {}, "'header.csv' has no records"),
     ("wide.csv", {}, "row 1 (from 0) does not fit"),
@@ -401,15 +403,15 @@ WRONG = [
     ("latin.csv", {}, "cannot read 'latin.csv': 'utf-8'"),
     ("torn.parquet", {}, "cannot read 'torn.parquet'"),
     ("zero.parquet", {}, "zero.parquet has no records"),
-    ("beyond.parquet", {}, "column 'label' of beyond.parquet has the label 2 but the names of 2 classes"),
-    ("text.tar", {}, "text.tar has no content column 'jpg' or 'png'; the columns there are: txt"),
-    ("bare.tar", {"label_column": "cls"}, "bare.tar has no label column 'cls'; the columns there are: jpg"),
+    ("beyond.parquet", {}, "column 'label' of beyond.parquet has the label 2 but names only 2 classes"),
+    ("text.tar", {}, "text.tar has no content column 'jpg' or 'png'; available columns: txt"),
+    ("bare.tar", {"label_column": "cls"}, "bare.tar has no label column 'cls'; available columns: jpg"),
     ("bare.tar", {"require_labels": True}, "bare.tar has no label column 'label' or 'labels'"),
-    ("wordy.tar", {}, "column 'cls' of wordy.tar has a label of 5,000 characters; at most 1,000 are taken"),
+    ("wordy.tar", {}, "column 'cls' of wordy.tar has a label of 5,000 characters; at most 1,000 are allowed"),
     ("torn.tar", {}, "cannot read torn.tar: a member of 2000 bytes at byte 0 of 1000"),
     ("gone.tar", {}, "'gone.tar' does not exist"),
     ("one.parquet", {"content_column": "id"}, "column 'id' of one.parquet holds int64"),
-    ("one.parquet", {"test_split": "test"}, "no split 'test'; the splits there are: train"),
+    ("one.parquet", {"test_split": "test"}, "no split 'test'; available splits: train"),
 ]
 
 

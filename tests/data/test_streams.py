@@ -372,7 +372,7 @@ def test_splits_are_in_the_names_of_files_or_folders(tmp_path):
     assert sorted(contents(stream(tmp_path))) == [0, 1]
     assert contents(stream(tmp_path, split="validation")) == [2]
     assert contents(stream(tmp_path, split="test")) == [3]
-    with pytest.raises(DataError, match=r"no split 'trian'; the splits there are: .*; did you mean 'train'"):
+    with pytest.raises(DataError, match=r"no split 'trian'; available splits: .*; did you mean 'train'"):
         stream(tmp_path, split="trian")
     assert contents(stream(tmp_path / "validation")) == [2]  # the only one there
 
@@ -381,7 +381,7 @@ def test_wrong_sources_are_one_line(folder, tmp_path, monkeypatch):
     import datasets
 
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"no content column 'sound'.*there are: text, label"):
+    with pytest.raises(DataError, match=r"no content column 'sound'.*available columns: text, label"):
         Stream(str(folder), ("sound",))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no Parquet or tar file to stream"):
@@ -397,7 +397,9 @@ def test_wrong_sources_are_one_line(folder, tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"^cannot read train-1.parquet: ArrowInvalid: [^\n]+$"):
         list(stream(tmp_path / "torn").rows(0, 0))
     write_tar(tmp_path / "text.tar", ("0.txt", b"text"))
-    with pytest.raises(DataError, match=r"text.tar has no content column 'num' or 'nbr'.* are: txt$"):
+    with pytest.raises(
+        DataError, match=r"text.tar has no content column 'num' or 'nbr'; available columns: txt$"
+    ):
         stream(tmp_path / "text.tar")
     write_parquet(tmp_path / "zero.parquet", [])
     with pytest.raises(DataError, match="has no records"):

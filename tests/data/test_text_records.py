@@ -274,7 +274,7 @@ def test_conventional_compound_names_need_all_their_parts(tmp_path):
         assert contents(opened(source).train) == expected
         assert streamed(stream(source)) == expected
     with pytest.raises(
-        DataError, match=r"no content column 'text' or .* or 'sentence1,sentence2'; the columns"
+        DataError, match=r"no content column 'text' or .* or 'sentence1,sentence2'; available columns"
     ):
         opened(beside(tmp_path / "half" / "x.csv", {"sentence1": ["a"]}))
 
@@ -311,7 +311,7 @@ def test_rows_on_the_hub_whose_columns_nobody_declared(tmp_path, monkeypatch):
         lambda *_, **options: load("csv", data_files=str(path), cache_dir=tmp_path / "cache", **options),
     )
     assert streamed(stream("someone/set", content_column="title+text")) == ["a 1 c", "b 2 d"]
-    with pytest.raises(DataError, match="'txet'; the columns there are: title, text; did you mean 'text'"):
+    with pytest.raises(DataError, match="'txet'; available columns: title, text; did you mean 'text'"):
         stream("someone/set", content_column="txet")
 
 
@@ -474,12 +474,12 @@ def broken(tmp_path, monkeypatch) -> Path:
 # What is wrong for both ways of reading, then for opening alone.
 WRONG = [
     ("good.csv", {"content_column": "txt"},
-     "no content column 'txt'; the columns there are: text, title, n; did you mean 'text'?"),
+     "no content column 'txt'; available columns: text, title, n; did you mean 'text'?"),
     ("good.csv", {"content_column": "titel+text"},
-     "no content column 'titel'; the columns there are: text, title, n; did you mean 'title'?"),
+     "no content column 'titel'; available columns: text, title, n; did you mean 'title'?"),
     ("good.csv", {"content_column": "text,titles"},
-     "no content column 'titles'; the columns there are: text, title, n; did you mean 'title'?"),
-    ("good.csv", {"content_column": "text+"}, "no content column ''; the columns there are: text, title, n"),
+     "no content column 'titles'; available columns: text, title, n; did you mean 'title'?"),
+    ("good.csv", {"content_column": "text+"}, "no content column ''; available columns: text, title, n"),
     ("latin.csv", {}, "cannot read 'latin.csv': 'utf-8' codec can't decode"),
     ("latin.txt", {}, "cannot read 'latin.txt': 'utf-8' codec can't decode"),
     ("utf16.txt", {}, "cannot read 'utf16.txt': 'utf-8' codec can't decode"),
@@ -499,13 +499,13 @@ WRONG = [
 ]  # fmt: skip
 OPENED = [
     ("picture.gif", {},
-     "'picture.gif' is no folder, Parquet file, tar file or manifest (.csv, .tsv, .jsonl, .txt)"),
+     "'picture.gif' is not a folder, Parquet file, tar file or manifest (.csv, .tsv, .jsonl, .txt)"),
     ("empty", {}, "'empty' has no .parquet, .tar, .jsonl, .csv, .tsv, .txt file, itself or in 'data'"),
     ("folder", {"train_split": "trian"},
-     "no split 'trian'; the splits there are: test, train; did you mean 'train'?"),
-    ("good.csv", {"test_split": "dev"}, "no split 'dev'; the splits there are: train"),
+     "no split 'trian'; available splits: test, train; did you mean 'train'?"),
+    ("good.csv", {"test_split": "dev"}, "no split 'dev'; available splits: train"),
     ("good.csv", {"require_labels": True}, "good.csv has no label column 'label'"),
-    ([], {}, "there is no source"),
+    ([], {}, "no source is given"),
     (["good.csv", "gone.csv"], {}, "'gone.csv' does not exist"),
     (["good.csv", "folder"], {"test_split": "test"}, "'good.csv' has no split 'test'"),
 ]  # fmt: skip
@@ -513,8 +513,8 @@ STREAMED = [
     ("picture.gif", {}, "'picture.gif' has no Parquet, tar, .jsonl, .csv, .tsv, .txt file to stream"),
     ("empty", {}, "'empty' has no Parquet, tar, .jsonl, .csv, .tsv, .txt file to stream"),
     ("folder", {"split": "trian"},
-     "no split 'trian'; the splits there are: test, train; did you mean 'train'?"),
-    ("good.csv", {"split": "dev"}, "no split 'dev'; the splits there are: train"),
+     "no split 'trian'; available splits: test, train; did you mean 'train'?"),
+    ("good.csv", {"split": "dev"}, "no split 'dev'; available splits: train"),
 ]  # fmt: skip
 
 
@@ -540,7 +540,7 @@ def test_bytes_that_are_no_text_in_a_table_are_a_damaged_record(tmp_path):
         pq.write_table(pa.table({"text": cells}), tmp_path / f"{name}.parquet")
     records = opened(tmp_path).train
     assert records.raw(0) == b"a"
-    with pytest.raises(OSError, match=r"^train.parquet row 1 is no text: 'utf-8' codec"):
+    with pytest.raises(OSError, match=r"^train.parquet row 1 is not valid UTF-8: 'utf-8' codec"):
         records.raw(1)
     assert records.name(1) == "train.parquet row 1"
     with pytest.raises(DataError, match=r"^cannot read train.parquet: UnicodeDecodeError: "):

@@ -155,7 +155,7 @@ def test_a_frozen_rank_ends_the_others(tmp_path, act, busy):
     assert 0.9 * TIMEOUT < took < BOUND
     assert TRY_AGAIN in (ended[0].status, ended[2].status)
     for other in (ended[0], ended[2]):
-        silence = rf"rank 1 on {HERE} has not been heard of for (\d+) s, last at step (\d)"
+        silence = rf"rank 1 on {HERE} has not been heard from for (\d+) s, last at step (\d)"
         said = re.fullmatch(silence, named_by(other))
         assert said is not None, named_by(other)
         assert TIMEOUT - 1 < int(said[1]) < 2 * TIMEOUT
@@ -190,7 +190,7 @@ def absent_main(rank, world, port, folder, *_):
 def test_a_rank_never_heard_of(tmp_path):
     """Before the first step too, which may take its time only where all answer."""
     ended, _ = end(tmp_path, start(tmp_path, 2, main=absent_main), frozen=1)
-    assert re.fullmatch(r"rank 1 has never been heard of, in \d s", named_by(ended[0]))
+    assert re.fullmatch(r"rank 1 has never been heard from, in \d s", named_by(ended[0]))
 
 
 def evaluate():

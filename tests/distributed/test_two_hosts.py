@@ -167,7 +167,7 @@ def test_a_host_that_is_cut_off_ends_the_run_which_then_continues(four_hosts, tm
     statuses = wait(first, log, BOUND)
     assert all(statuses), "torchrun's own status"
     assert "rank 0 on host-0 ends, " in said(log, 0)
-    assert ": rank 1 on host-1 has not been heard of for " in said(log, 0)
+    assert ": rank 1 on host-1 has not been heard from for " in said(log, 0)
     assert "rank 1 on host-1 ends, " in said(log, 1)
     assert f": rank 0 on host-0: its machine has not answered at {pair[0].address}:29500 for " in said(log, 1)
     for node in (0, 1):
@@ -208,7 +208,7 @@ def test_the_command_line_on_two_hosts(four_hosts, tmp_path):
     wait_for_step(lambda: newest(folder), first, log)
     pair[1].cut()
     assert all(wait(first, log, 3 * BOUND)), "torchrun's own status"
-    assert "rank 1 on host-1 has not been heard of for " in said(log, 0)
+    assert "rank 1 on host-1 has not been heard from for " in said(log, 0)
     assert "rank 0 on host-0: its machine has not answered at " in said(log, 1)
     assert CUT_AT <= newest(folder) < 200
 

@@ -114,10 +114,15 @@ class Wide(nn.Linear):
     ("encoder", "raws", "batch_size", "message"),
     [
         (nn.Linear(4, 3), RAWS, 4, "needs features_dim"),
-        (Wide(4, 3), RAWS, 4, r"features_dim = 5 but gave \[4, 3\]"),
+        (Wide(4, 3), RAWS, 4, r"features_dim = 5 but returned \[4, 3\]"),
         (make_encoder(), [], 4, "no records"),
-        (make_encoder(), RAWS, 0, "batch_size is 1 or more, not 0"),
-        (make_encoder(), [b"abcd", b"ab"], 4, r"one shape: folder/1.bin is \[2\], folder/0.bin is \[4\]"),
+        (make_encoder(), RAWS, 0, "batch_size must be 1 or more, not 0"),
+        (
+            make_encoder(),
+            [b"abcd", b"ab"],
+            4,
+            r"the same shape: folder/1.bin is \[2\], folder/0.bin is \[4\]",
+        ),
     ],
 )
 def test_wrong_inputs(encoder, raws, batch_size, message):

@@ -60,7 +60,7 @@ def test_runs_that_cannot_be_taken_together(tmp_path, capsys):
     for others, message in (
         ([], "2 runs or more, got 1"),
         ([tmp_path], "no table.json"),
-        ([made(tmp_path, "b", 60.0, "8 test clips")], "measured something else"),
+        ([made(tmp_path, "b", 60.0, "8 test clips")], "measured something other"),
     ):
         assert seeds.main([str(run), *map(str, others)]) == 2
         error = capsys.readouterr().err

@@ -150,11 +150,14 @@ NAMES = ("ant", "bee", "cat")
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: svm_probe(TRAIN, FEW, TEST), "^class 2 has 2 positive training samples, needed are 3$"),
+        (
+            lambda: svm_probe(TRAIN, FEW, TEST),
+            "^class 2 has 2 positive training samples; it needs at least 3$",
+        ),
         (lambda: svm_probe(TRAIN, FEW, TEST, classes=NAMES), "^class 'cat' has 2 positive training samples"),
         (lambda: svm_probe(TRAIN, -FEW, TEST, classes=NAMES), "^class 'cat' has 2 negative training samples"),
         (lambda: svm_probe(TRAIN, TARGETS[:9], TEST), "90 features but 9 targets"),
-        (lambda: svm_probe(TRAIN, TARGETS * 2, TEST), "targets are 1, -1 or 0, not -?2"),
+        (lambda: svm_probe(TRAIN, TARGETS * 2, TEST), "targets must be 1, -1 or 0, not -?2"),
         (lambda: svm_probe(TRAIN, TARGETS.double(), TEST), "targets must be integers"),
         (lambda: svm_probe(TRAIN, TARGETS[:, 0], TEST), r"targets must be integers \[N, K\], got .* \[90\]"),
         (lambda: svm_probe(TRAIN, TARGETS, TEST[:, :2]), "6 training features, 2 test features"),
@@ -162,12 +165,12 @@ NAMES = ("ant", "bee", "cat")
         (lambda: svm_probe(TRAIN[0], TARGETS, TEST), r"training features must be .* got torch.float64 \[6\]"),
         (lambda: svm_probe(TRAIN, TARGETS, TEST, ()), r"costs must be positive, got \[\]"),
         (lambda: svm_probe(TRAIN, TARGETS, TEST, (1.0, 0.0)), r"costs must be positive, got \[1.0, 0.0\]"),
-        (lambda: svm_probe(TRAIN, TARGETS, TEST, folds=1), "folds is 2 or more, not 1"),
+        (lambda: svm_probe(TRAIN, TARGETS, TEST, folds=1), "folds must be 2 or more, not 1"),
         (lambda: check_targets(TARGETS, "test", classes=NAMES[:2]), "2 class names for 3 columns"),
         (lambda: mean_average_precision(TEST, TEST_TARGETS), r"scores are \[70, 6\], targets \[70, 3\]"),
         (
             lambda: mean_average_precision(TEST[:, :3], TEST_TARGETS * 0, classes=NAMES),
-            "^class 'ant' has 0 positive test samples, needed are 1$",
+            "^class 'ant' has 0 positive test samples; it needs at least 1$",
         ),
         (lambda: mean_average_precision(TEST[:, :3] * math.nan, TEST_TARGETS), "scores hold NaN"),
     ],

@@ -255,7 +255,7 @@ WRONG = {
     ),
     "probe, no draws": (
         "probe", ["--encoder", "{tmp}/run", "--data.source", "{tmp}/topics", "--draws", "0"],
-        "draws is 1 or more, not 0",
+        "draws must be 1 or more, not 0",
     ),
     "probe, no encoder": ("probe", ["--encoder", "{tmp}/none", "--data.source", "{tmp}/topics"], "not exist"),
     "probe, no texts": ("probe", ["--encoder", "{tmp}/run", "--data.source", "{pairs}"], "no content column"),

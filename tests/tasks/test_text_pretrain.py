@@ -139,7 +139,7 @@ def test_a_transformer_with_dropout_alone(tmp_path, table):
     ("change", "words"),
     [
         (["--data.content_column", "txt"],
-         "no content column 'txt'; the columns there are: title, text, label; did you mean 'text'?"),
+         "no content column 'txt'; available columns: title, text, label; did you mean 'text'?"),
         (["--data.source", "nowhere.csv"], "'nowhere.csv' does not exist"),
         (["--data.source", "docstring"], "did you mean 'docstrings'?"),
         (["--views.tokenizer", "./nothing"], "cannot load the tokeniser './nothing'"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bt_multimodal.data.columns import DataError, check_contents, find_column, there_are
-from bt_multimodal.data.tables import TEST_SPLITS, Asked, find_splits
+from bt_multimodal.data.tables import TEST_SPLITS, SourceOptions, find_splits
 
 _COLUMNS = (
     ("first sentence", ("sentence1", "sent1", "text1", "sentence_a", "sentence_A")),
@@ -40,8 +40,8 @@ def open_pairs(source: str, columns: Sequence[str] | None = None, split: str | N
     Raises:
         DataError: what is wrong with the source, in one line.
     """
-    asked = Asked((), None, ("sentence1",), None, named=True, inline=True)
-    splits = find_splits(source, asked, {})
+    options = SourceOptions((), None, ("sentence1",), None, splits_named=True, inline=True)
+    splits = find_splits(source, options, {})
     name = split or next((one for one in TEST_SPLITS if one in splits), None)
     if name is None and len(splits) == 1:
         name = next(iter(splits))

@@ -8,7 +8,7 @@ import torch
 
 from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.records import Records, read_parts
-from bt_multimodal.data.tables import TEST_SPLITS, Asked, Split, find_splits
+from bt_multimodal.data.tables import TEST_SPLITS, SourceOptions, Split, find_splits
 from bt_multimodal.evaluation.figures import Figure, Rows
 from bt_multimodal.evaluation.report import Comparison
 from encoders.text.evaluation.pairs import check_names, source_name
@@ -46,14 +46,16 @@ def open_task(source: str, content_column: str | None = None, label_column: str 
     Raises:
         DataError: what is wrong with the source, in one line.
     """
-    asked = Asked(TEXTS.extensions, content_column, TEXTS.columns, label_column, named=False, inline=True)
-    splits = find_splits(source, asked, TEXTS.embedded)
+    options = SourceOptions(
+        TEXTS.extensions, content_column, TEXTS.columns, label_column, splits_named=False, inline=True
+    )
+    splits = find_splits(source, options, TEXTS.embedded)
     train = next(iter(splits)) if len(splits) == 1 else "train"
     if train not in splits:
         raise DataError(f"{source!r} has no split 'train': it has {', '.join(splits)}")
     held = [name for name in TEST_SPLITS if name in splits and name != train]
     test, validation = (*held[:2], None, None)[:2]
-    parts = [_read(splits[name], asked) if name else None for name in (train, validation, test)]
+    parts = [_read(splits[name], options) if name else None for name in (train, validation, test)]
     assert parts[0] is not None
     return checked_task(Task(source_name(source), parts[0], parts[1], parts[2]), repr(source))
 
@@ -71,8 +73,8 @@ def checked_task(task: Task, origin: str) -> Task:
     return task
 
 
-def _read(split: Split, asked: Asked) -> LabelledTexts:
-    parts, names, _ = read_parts(split, asked, require_labels=True)
+def _read(split: Split, options: SourceOptions) -> LabelledTexts:
+    parts, names, _ = read_parts(split, options, require_labels=True)
     if len(parts) > 2:
         raise DataError(f"{len(parts)} texts are no pair: content_column takes two")
     if None in names:

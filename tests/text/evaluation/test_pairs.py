@@ -89,7 +89,7 @@ WRONG = {
         {"columns": ["sentence1", "score"]},
         "two sentences and a score, not 'sent",
     ),
-    "no split": ((GOOD, ROWS), {"split": "dev"}, "no split 'dev'; the splits there are: train"),
+    "no split": ((GOOD, ROWS), {"split": "dev"}, "no split 'dev'; available splits: train"),
     "no number": ((GOOD, [*ROWS, ("a", "b", "high")]), {}, r"score 'high' of .*file.csv row 4 \(from 0\)"),
     "empty score": ((GOOD, [("a", "b", ""), *ROWS]), {}, r"score '' of .*row 0"),
     "infinite score": ((GOOD, [*ROWS, ("a", "b", "inf")]), {}, "score 'inf' of .* is no number"),
