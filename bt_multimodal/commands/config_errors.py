@@ -48,7 +48,7 @@ def explain(parser: "ArgumentParser", error: Exception) -> str:
             keys = parser_keys(parser)
             near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
             return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
-    return f"{text}; fit --help lists the keys" if _UNKNOWN_ARGUMENT.search(text) else text
+    return f"{text}; --help lists the keys" if _UNKNOWN_ARGUMENT.search(text) else text
 
 
 def last_line(error: Exception) -> str:

@@ -19,8 +19,9 @@ from bt_multimodal.data.columns import (
     joined,
     there_are,
 )
+from bt_multimodal.data.hub import load_from_hub
 from bt_multimodal.data.rows import ROW_FILES, cell_text, read_rows
-from bt_multimodal.data.tables import SourceOptions, load_from_hub, split_by_cell, split_files, table_files
+from bt_multimodal.data.tables import SourceOptions, split_by_cell, split_files, table_files
 
 File = tuple[str, Callable[[], Iterator[Sequence[Any]]]]
 _READ = 64  # rows to read at a time

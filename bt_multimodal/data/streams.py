@@ -23,7 +23,7 @@ from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.decoding import DecodedRecords, Tally
 from bt_multimodal.data.records import Part, Records
 from bt_multimodal.data.stream_files import hub_files, local_files
-from bt_multimodal.data.tables import SourceOptions, as_content, check_hub_name, nowhere, within
+from bt_multimodal.data.tables import SourceOptions, as_content, nowhere, within
 from bt_multimodal.data.tars import Stretch
 from bt_multimodal.modality import Modality
 from bt_multimodal.views import Views
@@ -79,12 +79,10 @@ class Stream:
             as_content if inline else partial(_fetched, within_folder if path.exists() else nowhere)
         )
         try:
-            if not path.exists():
-                check_hub_name(source)
             self._files = (
                 local_files(path, split, options) if path.exists() else hub_files(source, split, options)
             )
-        except DataError:
+        except (DataError, ModuleNotFoundError):
             raise
         except Exception as error:  # the hub's client, HTTP, the cache and the builders raise their own
             raise DataError(f"cannot stream {source!r}: {error}") from error

@@ -19,6 +19,7 @@ from bt_multimodal.data.columns import (
     label_too_long,
     shortened,
 )
+from bt_multimodal.data.hub import load_from_hub
 from bt_multimodal.data.rows import MANIFESTS, ROW_FILES, read_rows, row_tables
 from bt_multimodal.data.tars import Stretch
 
@@ -84,9 +85,10 @@ def find_splits(
     if path.exists():
         manifests = ".csv, .tsv, .jsonl" + (", .txt" if options.inline else "")
         raise DataError(f"{source!r} is not a folder, Parquet file, tar file or manifest ({manifests})")
-    check_hub_name(source)
     try:
         hub = load_from_hub(source)
+    except (DataError, ModuleNotFoundError):
+        raise
     except Exception as error:  # the hub's client, HTTP, the cache and the builders raise errors of their own
         raise DataError(f"{source!r} does not exist here, and the hub cannot serve it: {error}") from error
     return {key: Split(f"{source} {key}", locate, partial(hub.get, key)) for key in hub}
@@ -99,33 +101,6 @@ def table_files(folder: Path, kinds: Sequence[str]) -> list[Path]:
             if files := sorted(parent.glob(f"[!.]*{kind}")):
                 return files
     return []
-
-
-def check_hub_name(source: str) -> None:
-    """Check that a source is not a mistyped path, before a slow request to the hub.
-
-    Raises:
-        DataError: not a name of a hub dataset, or a path in an existing folder (``data/typo``).
-    """
-    path = Path(source)
-    in_folder = len(path.parts) > 1 and Path(path.parts[0]).is_dir()
-    local = path.suffix.lower() in (*ROW_FILES, ".parquet", ".tar")
-    if local or in_folder or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?", source):
-        raise DataError(f"{source!r} does not exist")
-
-
-def load_from_hub(source: str, **options: Any) -> Any:
-    """``datasets.load_dataset`` for ``owner/name:config``; ``options`` are passed on."""
-    from datasets import load_dataset
-
-    name, _, config = source.partition(":")
-    try:
-        return load_dataset(name, config or None, **options)
-    except RuntimeError as error:
-        if "scripts are no longer supported" not in str(error):
-            raise
-        # The hub's own Parquet version of data sets that are scripts, such as google/speech_commands.
-        return load_dataset(name, config or None, revision="refs/convert/parquet", **options)
 
 
 def _embedded(columns: Callable[[], Mapping[str, list[Any]]]) -> Any:

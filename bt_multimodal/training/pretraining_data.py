@@ -8,8 +8,9 @@ import torch
 from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.records import open_source
+from bt_multimodal.data.streamed_samples import StreamedSamples
 from bt_multimodal.data.streams import open_stream
-from bt_multimodal.data.training_samples import StreamedSamples, WholeSamples
+from bt_multimodal.data.whole_samples import WholeSamples
 from bt_multimodal.modality import Modality
 from bt_multimodal.training.place import place
 from bt_multimodal.views import Views

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bt_multimodal.data.tables import check_hub_name
+from bt_multimodal.data.hub import check_hub_name
 from bt_multimodal.encoder_file import LoadedEncoder, load_encoder
 from encoders.text.pooling import POOLINGS
 from encoders.text.pretrained import PretrainedText

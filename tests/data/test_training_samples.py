@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from bt_multimodal.data.records import DataError, open_source
+from bt_multimodal.data.streamed_samples import StreamedSamples
 from bt_multimodal.data.streams import open_stream
-from bt_multimodal.data.training_samples import StreamedSamples, WholeSamples
+from bt_multimodal.data.whole_samples import WholeSamples
 from bt_multimodal.modality import Modality
 from bt_multimodal.views import AugmentationSet, finish_views
 
@@ -98,7 +99,7 @@ def test_the_first_batch_is_the_loaders_and_starts_no_process(source, kind):
     assert torch.equal(first.second, again.second)
 
 
-@pytest.mark.filterwarnings("ignore:.*every file is read 3 times over")
+@pytest.mark.filterwarnings("ignore:.*every file is read 3 times")
 @pytest.mark.parametrize("kind", [whole, streamed])
 def test_ranks_share_a_batch(source, kind):
     augmentations = Numbers()
@@ -115,8 +116,8 @@ def test_ranks_share_a_batch(source, kind):
     [
         (whole, {"batch_size": 37}, "batch_size 37 does not work with 36 training samples"),
         (whole, {"batch_size": 1}, "batch_size 1 does not work .* choose one from 2 to 36"),
-        (streamed, {"batch_size": 21}, "batch_size 21 does not work with 20 records an epoch"),
-        (streamed, {"batch_size": 1}, "batch_size 1 does not work with 20 records an epoch"),
+        (streamed, {"batch_size": 21}, "batch_size 21 does not work with 20 records per epoch"),
+        (streamed, {"batch_size": 1}, "batch_size 1 does not work with 20 records per epoch"),
     ],
 )
 def test_batches_that_do_not_fit(source, kind, options, message):

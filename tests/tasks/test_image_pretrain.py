@@ -116,7 +116,7 @@ WRONG = {
     "form": (["--model.loss.form", "grim"], "grim"),
     "one of two kinds of loss": (
         ["--model.loss.lamb", "0"],
-        "error: model.loss: bt_multimodal.BarlowTwinsLoss: Option 'lamb' is not accepted; fit --help",
+        "error: model.loss: bt_multimodal.BarlowTwinsLoss: Option 'lamb' is not accepted; --help",
     ),
     "a word beside the keys": (["train"], "unrecognized arguments: train"),
 }

@@ -9,7 +9,7 @@ from torch import nn
 
 from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.data.records import open_source
-from bt_multimodal.data.training_samples import WholeSamples
+from bt_multimodal.data.whole_samples import WholeSamples
 from bt_multimodal.modality import Modality
 from bt_multimodal.training.callbacks import MetricsFile, OnlineProbe
 

@@ -1,17 +1,12 @@
-"""The samples that a run trains on: a source opened whole or streamed, with the same interface."""
-
-from collections.abc import Iterable
-from typing import Any
+"""The samples of a run whose source is opened whole; `streamed_samples` has the same members for a stream."""
 
 from torch.utils.data import DataLoader
 
 from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.data.batches import TwinDataset, check_batch_size, training_loader
-from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.decoding import DecodedRecords
 from bt_multimodal.data.records import Splits
 from bt_multimodal.data.splitting import stratified_split
-from bt_multimodal.data.streams import Stream, StreamLoader, TwinStream
 from bt_multimodal.views import Views
 
 
@@ -65,54 +60,3 @@ class WholeSamples:
     def first_batch(self) -> Views:
         """The first global batch, computed in this process."""
         return next(iter(training_loader(self._dataset, self.batch_size)))
-
-
-class StreamedSamples:
-    """A source that is read during training: no labels, no validation and no test records.
-
-    Args:
-        stream: the source.
-        augmentations: the augmentation set; it learns from the stream's first records.
-        seed: the run's seed.
-        batch_size: the global batch, over all ranks.
-        records: the number of records that count as an epoch.
-
-    Attributes: as in `WholeSamples`; the training records are only the first of the stream.
-
-    Raises:
-        DataError: a batch larger than an epoch or smaller than 2, or an empty stream.
-    """
-
-    def __init__(
-        self, stream: Stream, augmentations: AugmentationSet, seed: int, batch_size: int, records: int
-    ):
-        if not 2 <= batch_size <= records:
-            raise DataError(
-                f"batch_size {batch_size} does not work with {records} records per epoch: "
-                f"choose one from 2 to {records}"
-            )
-        first = stream.first(seed)
-        augmentations.learn(first.contents())
-        self.train = self.train_full = DecodedRecords(first, augmentations.decode)
-        self.validation = self.test = self.train.subset([])
-        self.test_is_held_out = False
-        self.batch_size, self.steps = batch_size, records // batch_size
-        self._stream, self._augmentations, self._seed = stream, augmentations, seed
-
-    def loader(
-        self, rank: int, world: int, start: tuple[int, int], num_workers: int, pin_memory: bool
-    ) -> StreamLoader:
-        """The batches of one rank, from ``start`` (epoch, batches done) on; see `StreamLoader`."""
-        epoch, done = start
-        local_size = len(range(rank, self.batch_size, world))
-        dataset = TwinStream(
-            self._stream, self._augmentations, self._seed, local_size, self.steps, epoch, rank, world, done
-        )
-        return StreamLoader(dataset, num_workers, pin_memory)
-
-    def first_batch(self) -> Views:
-        """The first global batch, computed in this process."""
-        batches: Iterable[Any] = TwinStream(
-            self._stream, self._augmentations, self._seed, self.batch_size, self.steps
-        )
-        return next(iter(batches))
