@@ -194,9 +194,8 @@ def open_records(
 ) -> Splits:
     """Open the training and test records of a source, without decoding them.
 
-    A source without a test split has 20 % of its records held out (`stratified_split`, seed 0). The classes
-    are those of train, in the order that the source declares or else sorted, as numbers if all of them
-    are numbers.
+    Without a test split, 20 % of train are held out (`stratified_split`, seed 0). The classes are those
+    of train, in the order that the source declares or else sorted, as numbers if all of them are numbers.
 
     Several sources are opened in this way and then joined, in order: train with train, test with test.
     Records are held out only if no source has a test split. Classes of the same name are one class; if

@@ -35,7 +35,7 @@ class CheckpointOptions:
 
     Args:
         minutes: minutes between two checkpoints.
-        steps: steps between two checkpoints, instead of ``minutes``.
+        steps: save at the multiples of this number of steps, instead of every ``minutes``.
         keep: the number of newest checkpoints to keep.
 
     Raises:

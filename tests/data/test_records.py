@@ -16,7 +16,6 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from bt_multimodal.data import records, tables
 from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.records import Splits, open_records
-from bt_multimodal.data.splitting import stratified_split
 from encoders.image.modality import IMAGES
 
 
@@ -183,6 +182,7 @@ def test_parquet_folder(tmp_path, monkeypatch, in_memory):
     assert splits.test.name(0) == "test.parquet row 0"
     assert splits.train.subset([2]).name(0) == f"{tmp_path.name}/train row 2"
     assert (tmp_path / "cache").exists() is not in_memory
+    assert len({part._parts[0].cells._table._fingerprint for part in splits[:2]}) == 2
     assert contents(pickle.loads(pickle.dumps(splits.train))) == contents(splits.train)
 
 
@@ -306,28 +306,6 @@ def test_digits():
     assert (image.shape, image.dtype) == ((8, 8), np.uint8)
     assert max(splits.train.raw(i).max() for i in range(20)) == 255
     assert splits.train.name(0).startswith("sklearn:digits row ")
-
-
-@pytest.mark.parametrize(
-    ("n", "share", "held"), [(100, 0.07, 7), (11, 0.2, 3), (5, 0.2, 1), (3, 0.0, 0), (4, 1.0, 4)]
-)
-def test_stratified_split_sizes(n, share, held):
-    rest, out = stratified_split(torch.full((n,), -1), share, seed=0)
-    assert (len(rest), len(out)) == (n - held, held)
-    assert sorted([*rest.tolist(), *out.tolist()]) == list(range(n))
-    assert rest.tolist() == sorted(rest.tolist())
-    assert out.tolist() == sorted(out.tolist())
-
-
-def test_stratified_split_is_balanced_random_and_repeatable():
-    labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)[torch.randperm(100, generator=torch.Generator())]
-    out = stratified_split(labels, 0.1, seed=0)[1]
-    assert labels[out].bincount().tolist() == [5, 3, 2]
-    assert out.equal(stratified_split(labels, 0.1, seed=0)[1])
-    assert not out.equal(stratified_split(labels, 0.1, seed=1)[1])
-    assert labels[stratified_split(labels, 0.15, seed=0)[1]].bincount().tolist() in ([8, 4, 3], [7, 5, 3])
-    with pytest.raises(ValueError, match=r"1\.5"):
-        stratified_split(labels, 1.5, seed=0)
 
 
 @pytest.fixture
