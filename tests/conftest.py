@@ -9,9 +9,24 @@ import torch
 HERE = Path(__file__).parent
 
 
+def pytest_configure(config):
+    # A machine of one processor is told that two loader processes are many for it.
+    config.addinivalue_line("filterwarnings", "ignore:.*suggested max number of worker")
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads():
-    torch.set_num_threads(2)
+def _few_threads():
+    """Two, or one where that is all the machine or the user allows: the tests' problems are small."""
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture
+def one_thread():
+    """Sums in an order that depends on no number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

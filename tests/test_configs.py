@@ -20,7 +20,7 @@ TASKS = {"tasks/image_classify.py": classify.KEYS, "tasks/image_svm.py": svm.KEY
 
 def parser_of(path):
     """The parser of the task that a config's header names, and the keys that it needs beside."""
-    header = path.read_text()
+    header = path.read_text(encoding="utf-8")
     for task, keys in TASKS.items():
         if task in header:
             return make_parser(keys), ["--encoder", "runs/some"]
@@ -32,7 +32,7 @@ def test_config_parses_and_has_a_header(path):
     parser, required = parser_of(path)
     config = parser.parse_args(["--config", str(path), *required])
     assert config.data.batch_size >= 2
-    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    header = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     for word in ("command:", "hardware:", "time:", "expected:"):
         assert any(word in line for line in header), word
 
@@ -55,7 +55,7 @@ def test_an_ablation_changes_what_it_names_and_nothing_else(path):
     }[kind]
     assert changed
     assert all(key.startswith(allowed) for key in changed), changed
-    assert "# paper: " in path.read_text()
+    assert "# paper: " in path.read_text(encoding="utf-8")
     if kind == "batch" and now.data.batch_size != 2048:
         assert now.data.batch_size in now.model.lr_by_batch
     if kind == "projector" and "width" in path.stem:

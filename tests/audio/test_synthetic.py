@@ -1,5 +1,6 @@
 """The embedded sounds are what they say: the same every time, one second, of kinds that differ."""
 
+import pytest
 import torch
 
 from bt_multimodal.data.records import open_records
@@ -9,6 +10,7 @@ from encoders.audio.modality import AUDIO
 from encoders.audio.synthetic import synthetic
 
 
+@pytest.mark.slow
 def test_synthetic_sounds():
     columns = synthetic()
     assert columns["audio"] == synthetic()["audio"]

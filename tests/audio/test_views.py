@@ -12,6 +12,7 @@ from bt_multimodal.views import draw_views, finish_views
 from encoders.audio.views import SpectrogramViews
 from encoders.audio.waveform_views import WaveformViews
 
+EPS = torch.finfo(torch.float32).eps
 PLAIN = {"mixup": 0.0, "fader": 0.0, "canvas": (1.0, 1.0), "scale": (1.0, 1.0), "mean": 0.0, "std": 1.0}
 
 
@@ -78,8 +79,9 @@ def test_without_a_past_any_batch_gives_the_same_views():
     whole = made(views)
     for rows in ([2], [5, 0]):
         part = made(views, rows=rows)
-        torch.testing.assert_close(part.first, whole.first[rows])
-        torch.testing.assert_close(part.second, whole.second[rows])
+        # A band's power has the rounding of the frame's, which is up to a thousand times as much.
+        torch.testing.assert_close(part.first, whole.first[rows], atol=1000 * EPS, rtol=0)
+        torch.testing.assert_close(part.second, whole.second[rows], atol=1000 * EPS, rtol=0)
 
 
 def test_the_past_is_a_window_of_whole_clips():
@@ -145,7 +147,7 @@ def test_a_file_is_read_as_if_it_were_decoded_whole(views, rate):
             parameters = {"offset": torch.tensor(offset)}
             torch.testing.assert_close(
                 views.read(buffer, parameters), views.on_record(whole, parameters),
-                atol=1e-6, rtol=0, equal_nan=True,
+                atol=40 * EPS, rtol=0, equal_nan=True,  # resampling sums some 40 products for a sample
             )  # fmt: skip
 
 

@@ -90,6 +90,7 @@ def test_the_table(files, tmp_path):
     assert "plain" not in found
 
 
+@pytest.mark.slow
 def test_one_run_and_what_it_leaves(tmp_path):
     ablation = tmp_path / "narrow.yaml"
     ablation.write_text("model: {encoder: {init_args: {widths: [4, 12]}}}\n")

@@ -54,7 +54,7 @@ def image_table(*labels: int, names: list[str] | None = None) -> Dataset:
 
 
 def write_csv(path: Path, columns: str, *rows: str, delimiter: str = ",") -> Path:
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, delimiter=delimiter).writerows(row.split() for row in (columns, *rows))
     return path
 

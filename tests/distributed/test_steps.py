@@ -1,6 +1,8 @@
-"""Twenty steps of training through the loader, the same global batches on 1, 2 and 4 ranks; what they send.
+"""Twenty steps of training through the loader, the same global batches on 1, 2 and 4 ranks.
 
-The curve is that of the loss, float32, with LARS, synchronised BatchNorm and the schedule of a real run.
+The curve is that of the loss, with LARS, synchronised BatchNorm and the schedule of a real run, in float32.
+Ranks sum in another order than one process, and training amplifies rounding; how much is measured by a run
+that begins with every parameter moved by one unit in the last place.
 """
 
 import pytest
@@ -21,11 +23,13 @@ from encoders.image.encoders import ConvNet
 from encoders.image.modality import IMAGES
 from encoders.image.views import DigitViews
 
+pytestmark = pytest.mark.slow
+
 BATCH, STEPS, WIDTH = 66, 20, 48  # 66 does not divide by 4: shards of 17 and 16
 
 
-def train(rank=0, world=1, synchronise=True):
-    """The losses of `STEPS` steps."""
+def train(rank=0, world=1, synchronise=True, move=False):
+    """The losses of `STEPS` steps; moved, every other parameter begins a unit larger, the rest smaller."""
     views = DigitViews()
     records = DecodedRecords(open_source("sklearn:digits", IMAGES).train, views.decode, cache=True)
     loader = training_loader(TwinDataset(records, views, seed=3), BATCH, rank, world)
@@ -34,6 +38,11 @@ def train(rank=0, world=1, synchronise=True):
     twins = BarlowTwins(
         encoder, Projector([encoder.features_dim, WIDTH, WIDTH]), BarlowTwinsLoss(scale=1 / 32)
     )
+    if move:
+        with torch.no_grad():
+            for p in twins.parameters():
+                up = torch.arange(p.numel()).view_as(p) % 2 == 0
+                p.copy_(torch.nextafter(p, torch.where(up, torch.inf, -torch.inf)))
     optimizer = LARS(parameter_groups(twins, 0.024), lr=0.2, eta=0.05)  # 20 steps are to learn something
     scheduler = schedule(optimizer, BATCH, 5, 4 * len(loader))
     model = twins
@@ -53,35 +62,6 @@ def train(rank=0, world=1, synchronise=True):
                 return torch.tensor(losses, dtype=torch.float64)
 
 
-class Counted:
-    """The bytes that a rank hands to each collective."""
-
-    def __init__(self, monkeypatch):
-        self.bytes = {}
-        for name, at in (("all_reduce", 0), ("all_gather_into_tensor", 1), ("all_gather", 1)):
-            original = getattr(dist, name)
-
-            def counted(*args, original=original, name=name, at=at, **options):
-                self.bytes[name] = self.bytes.get(name, 0) + args[at].numel() * args[at].element_size()
-                return original(*args, **options)
-
-            monkeypatch.setattr(dist, name, counted)
-
-
-def communication(rank, world):
-    """What one step of the loss hands to the collectives, by form and dtype."""
-    n, d = 12, 40
-    found = {}
-    for form in ("gram", "direct"):
-        for dtype in (torch.float32, torch.bfloat16):
-            z = [torch.randn(n, d).to(dtype).requires_grad_() for _ in range(2)]
-            with pytest.MonkeyPatch.context() as patch:
-                counted = Counted(patch)
-                BarlowTwinsLoss(form=form)(*z).total.backward()
-            found[form, dtype] = counted.bytes
-    return found
-
-
 def sounds(rank=0, world=1):
     """Both views of this rank's clips in three batches; 9 clips do not divide by 2 or 4."""
     views = SpectrogramViews(seconds=0.1, memory=20, mean=0.0, std=1.0)
@@ -99,8 +79,7 @@ def sounds(rank=0, world=1):
 def rank_main(rank, world, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    results = {"losses": train(rank, world), "bytes": communication(rank, world)}
-    results["sounds"] = sounds(rank, world)
+    results = {"losses": train(rank, world), "sounds": sounds(rank, world)}
     results["batch norm per rank"] = train(rank, world, synchronise=False)
     torch.save(results, f"{folder}/{rank}.pt")
     dist.barrier()
@@ -119,32 +98,26 @@ def alone():
     return train()
 
 
-def test_the_curve_is_that_of_one_process(ranks, alone):
+@pytest.fixture(scope="module")
+def allowed(alone):
+    """Relative difference of a loss: 30 times what one unit in the last place does, the largest up to it."""
+    changed = (train(move=True) / alone - 1).abs().cummax(0).values
+    return (30 * changed).clamp(min=30 * torch.finfo(torch.float32).eps)
+
+
+def test_the_curve_is_that_of_one_process(ranks, alone, allowed):
     assert alone[-1] < 0.5 * alone[0]  # it learns
     for result in ranks:
-        assert (result["losses"] / alone - 1).abs().max() < 1e-6
+        assert ((result["losses"] / alone - 1).abs() <= allowed).all()
 
 
-def test_the_curve_shows_batch_norm_per_rank(ranks, alone):
+def test_the_curve_shows_batch_norm_per_rank(ranks, alone, allowed):
     for result in ranks:
-        assert (result["batch norm per rank"] / alone - 1).abs().max() > 1e-3
+        assert ((result["batch norm per rank"] / alone - 1).abs() > 10 * allowed).any()
 
 
 def test_past_clips_are_those_of_all_ranks(ranks):
     for rank, result in enumerate(ranks):
         for found, whole in zip(result["sounds"], sounds(), strict=True):
-            torch.testing.assert_close(found, whole[rank :: len(ranks)])
-
-
-def test_what_a_step_sends(ranks):
-    n, d, sizes = 12, 40, 16
-    for result in ranks:
-        for dtype, size in ((torch.float32, 4), (torch.bfloat16, 2)):
-            gram = result["bytes"]["gram", dtype]
-            assert gram == {
-                "all_gather": sizes, "all_gather_into_tensor": 2 * n * d * size,
-                "all_reduce": 4 * (d + 1) + 4 * 2 * d,
-            }  # fmt: skip
-            direct = result["bytes"]["direct", dtype]
-            # C once, forward; two means and variances, forward and backward.
-            assert direct == {"all_gather": sizes, "all_reduce": 4 * d * d + 8 * 4 * d}
+            # Logarithms of powers, each with the rounding of its frame's largest.
+            torch.testing.assert_close(found, whole[rank :: len(ranks)], atol=1e-4, rtol=0)

@@ -1,6 +1,7 @@
 """The command line on two ranks: signals, kills and what continues, and the same result as on one."""
 
 import csv
+import itertools
 import os
 import shutil
 import signal
@@ -14,13 +15,18 @@ from bt_multimodal.errors import TRY_AGAIN
 from tasks import audio_pretrain, image_pretrain
 from tests.tasks.test_resume import IMAGES, MY_LAB, SOUNDS
 
+pytestmark = pytest.mark.slow
+
 WORLD = 2
+runs = itertools.count()
 
 
 def run(argv, out, *words):
     task = image_pretrain if argv is IMAGES else audio_pretrain
     words = ("--run_dir", str(out), "--trainer.devices", str(WORLD), "--checkpoint.steps", "1", *words)
-    return task.pretrain(task.__doc__, task.modality, [*argv, *words])
+    # A store of its own for each run, inside the one that the tests' process serves.
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(next(runs))
+    return task.main([*argv, *words])
 
 
 def rank_main(rank, folder):
@@ -28,8 +34,8 @@ def rank_main(rank, folder):
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "ROLE_RANK": str(rank),
                    "WORLD_SIZE": str(WORLD), "LOCAL_WORLD_SIZE": str(WORLD), "MASTER_ADDR": "127.0.0.1",
-                   "MASTER_PORT": (folder / "port").read_text(),
-                   "TORCHELASTIC_RUN_ID": "test"}  # fmt: skip
+                   "MASTER_PORT": (folder / "port").read_text(encoding="utf-8"),
+                   "TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "True"}  # fmt: skip
     sys.path.insert(0, str(folder))
     import my_lab
 
@@ -55,16 +61,16 @@ def rank_main(rank, folder):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("training")
     (folder / "my_lab.py").write_text(MY_LAB)
+    # Served from here, so that its port stays taken; the ranks ask as they ask a launcher's.
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    port = store.port
-    del store
-    (folder / "port").write_text(str(port))
+    (folder / "port").write_text(str(store.port))
     torch.multiprocessing.spawn(rank_main, (folder,), nprocs=WORLD)
+    del store
     return folder
 
 
 def left(out):
-    with (out / "metrics.csv").open() as file:
+    with (out / "metrics.csv").open(encoding="utf-8") as file:
         rows = [{**row, "samples_per_s": ""} for row in csv.DictReader(file)]
     names = sorted(str(path.relative_to(out)) for path in out.rglob("*"))
     return (

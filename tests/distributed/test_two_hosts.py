@@ -15,10 +15,12 @@ from safetensors.torch import load_file
 from benchmarks.namespaces import INTERFACE, hosts, why_not
 from bt_multimodal.errors import TRY_AGAIN
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT, STEPS, CUT_AT = 5, 30, 8  # seconds, steps of a tenth, the checkpoint after which the link is cut
-BOUND = 20  # seconds from the cut to the end of torchrun's own processes on both hosts
-PATIENCE = 120  # seconds for what has no bound of its own
+# Seconds after which a test gives up. Without its watch a run that has lost a host waits half an hour for it.
+HANG = 600
 
 SCRIPT = f"""
 import os, sys, time
@@ -61,6 +63,8 @@ for step in range(begin, {STEPS}):
     loss.backward()
     optimizer.step()
     watch.progress()
+    while step == {CUT_AT} and not (folder / "cut").exists():  # the step after: nobody comes too late
+        time.sleep(0.01)
     if rank == 0:
         state = dict(step=step + 1, twins=twins.state_dict(), optimizer=optimizer.state_dict())
         torch.save(state, folder / "partial")
@@ -86,32 +90,32 @@ def torchrun(on, port, command, log):
         launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(len(on))]
         launcher += ["--nproc-per-node", "1", "--node-rank", str(node)]
         launcher += ["--master-addr", on[0].address, "--master-port", str(port)]
-        with Path(f"{log}.{node}").open("w") as file:
+        with Path(f"{log}.{node}").open("w", encoding="utf-8") as file:
             process = host.run([*launcher, *command], env=environment, stdout=file, stderr=subprocess.STDOUT)
         processes.append(process)
     return processes
 
 
-def wait(processes, log, seconds):
+def wait(processes, log):
     """Exit statuses; the run's output is told if it does not end."""
-    until = time.time() + seconds
+    until = time.monotonic() + HANG
     try:
-        return [process.wait(max(0.0, until - time.time())) for process in processes]
+        return [process.wait(max(0.0, until - time.monotonic())) for process in processes]
     except subprocess.TimeoutExpired:
-        pytest.fail(f"does not end in {seconds} s:\n{said(log, 0)}\n{said(log, 1)}")
+        pytest.fail(f"does not end in {HANG} s:\n{said(log, 0)}\n{said(log, 1)}")
 
 
 def wait_for_step(step, processes, log):
     """Until a run has saved the step `CUT_AT`; ``step()`` is its newest checkpoint's."""
-    until = time.time() + PATIENCE
+    until = time.monotonic() + HANG
     while step() < CUT_AT:
-        assert time.time() < until, said(log, 0)
+        assert time.monotonic() < until, said(log, 0)
         assert all(process.poll() is None for process in processes), said(log, 0)
         time.sleep(0.05)
 
 
 def said(log, node):
-    return Path(f"{log}.{node}").read_text()
+    return Path(f"{log}.{node}").read_text(encoding="utf-8")
 
 
 def step_of(folder):
@@ -132,7 +136,7 @@ def test_hosts_leave_nothing_behind():
 
     def fail():
         with hosts(2) as (_, second):
-            command = ["sh", "-c", "setsid sleep 1000 & echo; exec sleep 1000"]
+            command = ["sh", "-c", "setsid sleep 100000 & echo; exec sleep 100000"]
             processes.append(second.run(command, stdout=subprocess.PIPE))
             assert processes[0].stdout is not None
             processes[0].stdout.readline()  # it has begun
@@ -140,7 +144,7 @@ def test_hosts_leave_nothing_behind():
 
     with pytest.raises(KeyError):
         fail()
-    processes[0].communicate(timeout=5)  # its output ends: nobody holds the pipe any more
+    processes[0].communicate(timeout=HANG)  # its output ends: nobody holds the pipe any more
 
 
 @pytest.fixture
@@ -155,6 +159,7 @@ def test_a_host_that_is_cut_off_ends_the_run_which_then_continues(four_hosts, tm
     script.write_text(SCRIPT)
     for path in (folder, whole):
         path.mkdir()
+    (whole / "cut").touch()  # nothing is
 
     def command(folder):
         return [str(script), str(folder)]
@@ -164,7 +169,8 @@ def test_a_host_that_is_cut_off_ends_the_run_which_then_continues(four_hosts, tm
     first = torchrun(pair, 29500, command(folder), log)
     wait_for_step(lambda: step_of(folder), first, log)
     pair[1].cut()
-    statuses = wait(first, log, BOUND)
+    (folder / "cut").touch()
+    statuses = wait(first, log)
     assert all(statuses), "torchrun's own status"
     assert "rank 0 on host-0 ends, " in said(log, 0)
     assert ": rank 1 on host-1 has not been heard from for " in said(log, 0)
@@ -173,13 +179,13 @@ def test_a_host_that_is_cut_off_ends_the_run_which_then_continues(four_hosts, tm
     for node in (0, 1):
         assert f"exitcode  : {TRY_AGAIN}" in said(log, node)
     reached = step_of(folder)
-    assert CUT_AT <= reached < STEPS
+    assert reached in (CUT_AT, CUT_AT + 1)
 
     pair[1].restore()
     log = tmp_path / "second.log"
-    assert wait(torchrun(pair, 29500, command(folder), log), log, PATIENCE) == [0, 0], said(log, 0)
+    assert wait(torchrun(pair, 29500, command(folder), log), log) == [0, 0], said(log, 0)
     assert f"begins at step {reached}\n" in said(log, 0)
-    assert wait(uninterrupted, tmp_path / "whole.log", PATIENCE) == [0, 0]
+    assert wait(uninterrupted, tmp_path / "whole.log") == [0, 0]
 
     continued, expected = (torch.load(path / "checkpoint.pt") for path in (folder, whole))
     assert continued["step"] == expected["step"] == STEPS
@@ -207,7 +213,7 @@ def test_the_command_line_on_two_hosts(four_hosts, tmp_path):
     first = torchrun(pair, 29500, command(folder), log)
     wait_for_step(lambda: newest(folder), first, log)
     pair[1].cut()
-    assert all(wait(first, log, 3 * BOUND)), "torchrun's own status"
+    assert all(wait(first, log)), "torchrun's own status"
     assert "rank 1 on host-1 has not been heard from for " in said(log, 0)
     assert "rank 0 on host-0: its machine has not answered at " in said(log, 1)
     assert CUT_AT <= newest(folder) < 200
@@ -215,7 +221,7 @@ def test_the_command_line_on_two_hosts(four_hosts, tmp_path):
     pair[1].restore()
     for hosts_of_run, out in ((pair, folder), (other_pair, whole)):
         log = tmp_path / f"{out.name}.log"
-        assert wait(torchrun(hosts_of_run, 29500, command(out), log), log, PATIENCE) == [0, 0], said(log, 0)
+        assert wait(torchrun(hosts_of_run, 29500, command(out), log), log) == [0, 0], said(log, 0)
     found, expected = (load_file(path / "encoder.safetensors") for path in (folder, whole))
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():

@@ -11,12 +11,7 @@ from bt_multimodal.evaluation.probes import accuracy, evaluate, linear_probe
 ONE = {"layers": [1], "rates": [1e-3]}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def rings(n, seed):

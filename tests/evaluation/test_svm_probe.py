@@ -35,6 +35,12 @@ def unit_rows(x: torch.Tensor) -> np.ndarray:
     return (x / x.square().sum(1, keepdim=True).sqrt()).numpy()
 
 
+def assert_same(found, other):
+    """The same SVMs, to what is left of float64 after a solver's thousand passes."""
+    for a, b in zip(found, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+
+
 def reference(cost: float) -> LinearSVC:
     return LinearSVC(C=cost, class_weight={1: 2, -1: 1}, random_state=0, max_iter=2000, dual=True)
 
@@ -49,10 +55,10 @@ def test_the_grid_is_an_exhaustive_search():
         best = COSTS[max(range(3), key=grid.__getitem__)]
         assert found.costs[k] == best
         expected = reference(best).fit(x, y).decision_function(queries)
-        np.testing.assert_allclose(found.scores[:, k].numpy(), expected, rtol=1e-9)
+        np.testing.assert_allclose(found.scores[:, k].numpy(), expected, rtol=1e-6, atol=1e-9)
     assert len(set(found.costs.tolist())) > 1  # or nothing was chosen
     again = svm_probe(TRAIN, TARGETS, TEST, COSTS)
-    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+    assert_same(found, again)
 
 
 def test_of_equal_costs_the_first():
@@ -89,13 +95,13 @@ def test_difficult_samples_are_not_seen():
     blank = torch.zeros(20, 3, dtype=torch.int8)
     found = svm_probe(TRAIN, TARGETS, TEST, COSTS)
     with_difficult = svm_probe(x, torch.cat([TARGETS, blank]), TEST, COSTS)
-    assert all(torch.equal(a, b) for a, b in zip(found, with_difficult, strict=True))
+    assert_same(found, with_difficult)
     # A class's own samples alone: those that are difficult for another one stay.
     one = torch.cat([TARGETS, blank - 1])
     one[90:, 1] = 0
     only = svm_probe(x, one, TEST, COSTS)
-    assert torch.equal(only.scores[:, 1], found.scores[:, 1])
-    assert not torch.equal(only.scores[:, 0], found.scores[:, 0])
+    torch.testing.assert_close(only.scores[:, 1], found.scores[:, 1], rtol=1e-6, atol=1e-9)
+    assert (only.scores[:, 0] - found.scores[:, 0]).abs().max() > 0.01
 
 
 def test_difficult_samples_as_negatives():
@@ -103,7 +109,7 @@ def test_difficult_samples_as_negatives():
     blank = torch.zeros(20, 3, dtype=torch.int8)
     found = svm_probe(x, torch.cat([TARGETS, blank]), TEST, COSTS, difficult_as_absent=True)
     negatives = svm_probe(x, torch.cat([TARGETS, blank - 1]), TEST, COSTS)
-    assert all(torch.equal(a, b) for a, b in zip(found, negatives, strict=True))
+    assert_same(found, negatives)
 
 
 def test_unconverged_is_said_once(monkeypatch):

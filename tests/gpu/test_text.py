@@ -13,7 +13,7 @@ from encoders.text.pretrained import PretrainedText
 from encoders.text.sentences import SentenceEncoder
 from encoders.text.transformer import TextTransformer
 from encoders.text.views import TextViews
-from tasks.text_pretrain import modality, pretrain
+from tasks import text_pretrain
 
 BERT = json.dumps(
     {"model_type": "bert", "vocab_size": 261, "hidden_size": 64, "num_hidden_layers": 2,
@@ -110,8 +110,8 @@ def test_a_run_of_the_task(tmp_path, precision):
         "--trainer.accelerator", "gpu", "--trainer.precision", precision, "--trainer.max_epochs", "20",
         "--run_dir", str(run),
     ]  # fmt: skip
-    assert pretrain("", modality, argv) == 0
-    with open(run / "metrics.csv") as file:
+    assert text_pretrain.main(argv) == 0
+    with open(run / "metrics.csv", encoding="utf-8") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
     assert losses[-1] < losses[0]
     encode = SentenceEncoder.load(run, "cuda").encode

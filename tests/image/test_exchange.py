@@ -23,7 +23,7 @@ VIEWS = {"class_path": "encoders.image.views.ReferenceViews", "init_args": {"siz
 def keys(request):
     """``keys("checkpoint")``: names and shapes of the reference code's file."""
     folder = request.path.parents[1] / "reference"
-    return lambda name: json.loads((folder / f"official_{name}_keys.json").read_text())
+    return lambda name: json.loads((folder / f"official_{name}_keys.json").read_text(encoding="utf-8"))
 
 
 def hollow(shapes):
@@ -114,7 +114,7 @@ def test_the_hub_folder_loads_in_timm_and_transformers(tmp_path, small):
     assert tuple(theirs.pretrained_cfg["input_size"]) == (3, 64, 64)
     wrapped = AutoModel.from_pretrained(folder).eval()
     torch.testing.assert_close(wrapped(picture).pooler_output.flatten(1), expected, atol=1e-5, rtol=1e-5)
-    card = (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text(encoding="utf-8")
     assert "trained encoder  63.3" in card
     assert "64 pixels" in card
 

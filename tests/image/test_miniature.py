@@ -39,9 +39,9 @@ def test_a_folder_like_imagenets(splits, tmp_path):
     picture = Image.open(tmp_path / "made" / "train" / "red" / "red_00003.jpg")
     assert picture.size == (64, 64)
     assert np.asarray(picture)[..., 0].min() > 200 > 50 > np.asarray(picture)[..., 2].max()
-    ten = (tmp_path / "made" / "ten_percent.txt").read_text().split()
+    ten = (tmp_path / "made" / "ten_percent.txt").read_text(encoding="utf-8").split()
     assert ten == ["blue_00000.jpg", "blue_00001.jpg", "red_00000.jpg", "red_00001.jpg"]
-    assert set((tmp_path / "made" / "one_percent.txt").read_text().split()) < {*ten}
+    assert set((tmp_path / "made" / "one_percent.txt").read_text(encoding="utf-8").split()) < {*ten}
     with pytest.raises(DataError, match=r"class 'blue' has 20 pictures, 21 are needed"):
         make_folder(splits, tmp_path / "more", per_class=(21, 5))
 

@@ -41,7 +41,7 @@ def test_a_folder_of_sounds(tmp_path, sounds, capsys):
         assert words in table
     encoder, views = load_encoder(out)
     assert views.std > 0.1  # measured, and kept with the encoder
-    assert f"{views.mean:.6g}"[:6] in (out / "config.yaml").read_text()
+    assert f"{views.mean:.6g}"[:6] in (out / "config.yaml").read_text(encoding="utf-8")
     assert encoder(views.clean_batch(torch.zeros(3, 4800))).shape == (3, 8 * 16)
 
 
@@ -49,7 +49,7 @@ def test_a_folder_of_sounds(tmp_path, sounds, capsys):
 def test_a_flat_folder_has_no_labels_to_probe(tmp_path, sounds, below, capsys):
     flat = tmp_path / "flat"
     (flat / below).mkdir(parents=True)
-    for i, file in enumerate(sounds.rglob("*.wav")):
+    for i, file in enumerate(sorted(sounds.rglob("*.wav"))):
         file.rename(flat / below / f"{i}.wav")
     argv = [*SMALL, "--data.source", str(flat), "--run_dir", str(tmp_path / "run")]
     assert run(argv) == 0
@@ -92,7 +92,9 @@ def test_a_stream_is_trained_on_and_continued(tmp_path, hub, capsys):
     assert "untrained encoder" not in capsys.readouterr().out  # nothing is held out of a stream
     assert load_encoder(out).augmentations.std > 0.1
     assert run([*argv, "--trainer.max_epochs", "3"]) == 0
-    steps = [line.split(",")[:2] for line in (out / "metrics.csv").read_text().splitlines()[1:]]
+    steps = [
+        line.split(",")[:2] for line in (out / "metrics.csv").read_text(encoding="utf-8").splitlines()[1:]
+    ]
     assert steps == [["1", "2"], ["2", "4"], ["3", "6"]]
     capsys.readouterr()
     assert run([*argv, "--data.batch_size", "64", "--run_dir", str(tmp_path / "other")]) == 2

@@ -32,7 +32,7 @@ def test_a_run_is_continued(modality, tmp_path, monkeypatch):
     ]
 
     def rows(folder):
-        with (folder / "metrics.csv").open() as file:
+        with (folder / "metrics.csv").open(encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
     # Step 4 is within the first epoch: its mean needs the sums that the checkpoint kept.

@@ -37,7 +37,7 @@ def run(encoder, out, *more):
 
 
 def accuracy(out):
-    (name, figures), *_ = json.loads((out / "table.json").read_text())["rows"].items()
+    (name, figures), *_ = json.loads((out / "table.json").read_text(encoding="utf-8"))["rows"].items()
     return name, figures["top-1"][0], figures["top-5"][0]
 
 
@@ -55,9 +55,9 @@ def test_linear_both_and_untrained(tmp_path, encoder, capsys):
     assert accuracy(tmp_path / "fresh")[0] == "untrained encoder"
     assert "100 labels" in capsys.readouterr().out
     # A run that is found is continued; one that has ended gives its table again.
-    before = (tmp_path / "linear" / "table.json").read_text()
+    before = (tmp_path / "linear" / "table.json").read_text(encoding="utf-8")
     assert run(encoder, tmp_path / "linear", *linear) == 0
-    assert (tmp_path / "linear" / "table.json").read_text() == before
+    assert (tmp_path / "linear" / "table.json").read_text(encoding="utf-8") == before
 
 
 def test_wrong_input_is_one_line(tmp_path, encoder, capsys):

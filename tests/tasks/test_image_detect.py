@@ -100,7 +100,7 @@ def voc(encoder, devkit, out, steps, *more):
 
 
 def figures(out):
-    ((name, cells),) = json.loads((out / "table.json").read_text())["rows"].items()
+    ((name, cells),) = json.loads((out / "table.json").read_text(encoding="utf-8"))["rows"].items()
     return name, {column: value for column, (value, _) in cells.items()}
 
 
@@ -126,6 +126,7 @@ def test_every_weight_is_trained_and_batchnorms_do_not_decay(tmp_path, encoder, 
     assert len(weights["params"]) == others + 6 + 4
 
 
+@pytest.mark.slow
 def test_it_learns_and_leaves_a_picture(tmp_path, encoder, devkit, capsys):
     assert voc(encoder, devkit, tmp_path, 80) == 0
     name, found = figures(tmp_path)
@@ -134,7 +135,7 @@ def test_it_learns_and_leaves_a_picture(tmp_path, encoder, devkit, capsys):
     assert found["AP50"] >= found["AP75"]
     out = capsys.readouterr().out
     assert "2 test images, trained on 4 for 80 steps" in out
-    assert "AP50" in (tmp_path / "table.txt").read_text()
+    assert "AP50" in (tmp_path / "table.txt").read_text(encoding="utf-8")
     with Image.open(tmp_path / "detections.png") as picture:
         assert picture.width > 600
 

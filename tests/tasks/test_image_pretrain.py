@@ -53,7 +53,7 @@ def test_run_directory_explains_itself_and_evaluates(tmp_path, capsys):
     names = {path.name for path in out.iterdir()}
     assert names >= {"config.yaml", "metrics.csv", "checkpoints", "encoder.safetensors", "curves.png",
                      "features.png", "table.txt", "table.json"}  # fmt: skip
-    with (out / "metrics.csv").open() as file:
+    with (out / "metrics.csv").open(encoding="utf-8") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
     assert len(losses) == 2
     assert losses[1] < losses[0]
@@ -65,15 +65,22 @@ def test_run_directory_explains_itself_and_evaluates(tmp_path, capsys):
 
     assert evaluate(["--encoder", str(out), "--data.source", "sklearn:digits"]) == 0
     evaluated = capsys.readouterr().out
-    final = next(line for line in table.splitlines() if line.startswith("trained"))
-    assert final in evaluated  # the same figures from the exported file
+    final, again = (
+        [float(word) for word in line.replace("±", " ").split() if word[0].isdigit()]
+        for text in (table, evaluated)
+        for line in text.splitlines()
+        if line.startswith("trained")
+    )
+    # The same figures from the exported file; rounding may decide one of the 360.
+    assert len(final) == 4
+    assert again == pytest.approx(final, abs=0.35)
 
     # The same command goes on from the checkpoint; there is nothing left to train.
     before = load_encoder(out).encoder.state_dict()
     assert run([*DIGITS, "--run_dir", str(out)]) == 0
     after = load_encoder(out).encoder.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    with (out / "metrics.csv").open() as file:
+    with (out / "metrics.csv").open(encoding="utf-8") as file:
         assert len([row for row in csv.DictReader(file) if row["loss"]]) == 2  # history kept
 
 

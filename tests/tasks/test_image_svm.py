@@ -84,9 +84,9 @@ def test_the_table_and_what_is_kept(tmp_path, encoder, voc, capsys):
     out = tmp_path / "run"
     assert run(encoder, voc, "--run_dir", str(out)) == 0
     printed = capsys.readouterr().out
-    table = json.loads((out / "table.json").read_text())
+    table = json.loads((out / "table.json").read_text(encoding="utf-8"))
     assert table["title"] == "40 test images, 60 for the SVMs of 2 classes"
-    assert (out / "table.txt").read_text() in printed
+    assert (out / "table.txt").read_text(encoding="utf-8") in printed
     views = ClassificationViews(40, squeeze=True)
 
     def features(records):
@@ -98,7 +98,7 @@ def test_the_table_and_what_is_kept(tmp_path, encoder, voc, capsys):
         clean = torch.stack([views.clean(decoded.get(i)) for i in range(len(decoded))])
         return adaptive_avg_pool2d(views.clean_batch(clean), 32).flatten(1)
 
-    svms = json.loads((out / "svms.json").read_text())
+    svms = json.loads((out / "svms.json").read_text(encoding="utf-8"))
     for name, of in (("trained encoder", features), ("raw pixels", pixels)):
         found, area, eleven = expected(voc, of)
         assert table["rows"][name]["mAP"] == [pytest.approx(area, abs=0.01), None]
@@ -111,7 +111,7 @@ def test_the_table_and_what_is_kept(tmp_path, encoder, voc, capsys):
     assert list(table["rows"]) == ["raw pixels", "untrained encoder", "trained encoder"]
     assert table["rows"]["untrained encoder"] != table["rows"]["trained encoder"]
     assert 70 < table["rows"]["trained encoder"]["mAP"][0] < 100
-    assert "difficult_as_absent: true" in (out / "config.yaml").read_text()
+    assert "difficult_as_absent: true" in (out / "config.yaml").read_text(encoding="utf-8")
 
 
 def test_damaged_pictures_keep_features_and_targets_together(tmp_path, encoder, voc, capsys, monkeypatch):
@@ -128,10 +128,10 @@ def test_damaged_pictures_keep_features_and_targets_together(tmp_path, encoder, 
     monkeypatch.setattr(DecodedRecords.__init__, "__defaults__", (False, 0.05, None))
     with pytest.warns(UserWarning, match="damaged record"):
         assert run(encoder, voc, "--run_dir", str(tmp_path / "run")) == 0
-    found = json.loads((tmp_path / "run" / "table.json").read_text())
+    found = json.loads((tmp_path / "run" / "table.json").read_text(encoding="utf-8"))
     assert found["title"] == "39 test images, 59 for the SVMs of 2 classes"
     # Shifted by one row, the targets would be as good as random.
-    whole = json.loads((tmp_path / "whole" / "table.json").read_text())
+    whole = json.loads((tmp_path / "whole" / "table.json").read_text(encoding="utf-8"))
     for name, figures in whole["rows"].items():
         assert found["rows"][name]["mAP"][0] == pytest.approx(figures["mAP"][0], abs=8)
 

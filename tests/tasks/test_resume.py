@@ -59,7 +59,7 @@ def run(argv, out, *words):
 
 def left(out):
     """The names of the files, the encoder's weights, and the metrics but for the rate."""
-    with (out / "metrics.csv").open() as file:
+    with (out / "metrics.csv").open(encoding="utf-8") as file:
         rows = [{**row, "samples_per_s": bool(row["samples_per_s"])} for row in csv.DictReader(file)]
     weights = {name: value.tolist() for name, value in load_file(out / "encoder.safetensors").items()}
     return sorted(path.name for path in out.iterdir()), weights, rows
@@ -95,7 +95,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("first step", "last step of an epoch", "in micro-batches")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
+)
 def test_any_step(tmp_path, my_lab, case):
     argv, kills, every, words = CASES[case]
     assert run(argv, tmp_path / "whole", *words) == 0
@@ -109,7 +114,7 @@ def test_any_step(tmp_path, my_lab, case):
         assert steps(tmp_path / "parts") == [last - 2, last - 1, last]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_ends(tmp_path, my_lab, capfd, number):
     assert run(IMAGES, tmp_path / "whole") == 0
     my_lab.count, my_lab.kill_at, my_lab.how = 0, 2 * 6, number
@@ -124,6 +129,7 @@ def test_a_signal_saves_and_ends(tmp_path, my_lab, capfd, number):
     assert left(tmp_path / "parts") == left(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_under_slurm_the_scheduler_is_told_by_the_status(tmp_path, my_lab, monkeypatch, capfd):
     job = {"JOB_ID": "7", "JOB_NAME": "train", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0",
            "NODELIST": "localhost"}  # fmt: skip
@@ -163,7 +169,9 @@ def with_code(path):
     torch.save({**state, "harm": Harm()}, path)
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, empty, with_code])
+@pytest.mark.parametrize(
+    "damage", [truncate, *(pytest.param(each, marks=pytest.mark.slow) for each in (flip, empty, with_code))]
+)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     tmp_path, my_lab, capfd, monkeypatch, damage
 ):

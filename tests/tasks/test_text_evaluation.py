@@ -36,7 +36,7 @@ def encoder(tmp_path):
 
 def write(path, columns, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([columns, *rows])
     return str(path)
 
@@ -70,13 +70,13 @@ def test_similarity(tmp_path, encoder, pairs, capsys):
     argv = ["--encoder", str(tmp_path / "run"), "--data.source", pairs]
     assert text_sts.main([*argv, "--run_dir", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert printed == (out / "table.txt").read_text()
+    assert printed == (out / "table.txt").read_text(encoding="utf-8")
     table = load_comparison(out)
     assert table.measure == "Spearman x 100"
     assert list(table.rows) == ["TF-IDF", "TF-IDF's SVD (16)", "untrained encoder", "trained encoder"]
     assert "41; TF-IDF learnt from these sentences" in table.title
 
-    with open(pairs) as file:
+    with open(pairs, encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     views = TextViews("bytes")
 
@@ -102,7 +102,9 @@ def test_similarity(tmp_path, encoder, pairs, capsys):
     assert rows["untrained encoder"] != table.rows["untrained encoder"]
     assert rows["trained encoder"] == table.rows["trained encoder"]
     assert text_sts.main([*argv, "--seed", "1"]) == 0
-    assert capsys.readouterr().out.count((other / "table.txt").read_text()) == 2  # the seed says it all
+    assert (
+        capsys.readouterr().out.count((other / "table.txt").read_text(encoding="utf-8")) == 2
+    )  # the seed says it all
     assert seeds.main([str(out), str(other)]) == 0
     assert "of 2 runs" in capsys.readouterr().out
 
@@ -133,7 +135,7 @@ def test_probes_are_kept(tmp_path, encoder, labelled, capsys):
     out = tmp_path / "table"
     argv = ["--encoder", str(tmp_path / "run"), "--data.source", labelled, "--per_class", "5", "--no_linear"]
     assert text_probe.main([*argv, "--run_dir", str(out)]) == 0
-    assert capsys.readouterr().out == (out / "table.txt").read_text()
+    assert capsys.readouterr().out == (out / "table.txt").read_text(encoding="utf-8")
     assert "trained encoder" in load_comparison(out).rows
     assert text_probe.main([*argv, "--run_dir", str(out)]) == 2
     assert capsys.readouterr().err == f"error: {out} is not empty\n"
@@ -147,7 +149,7 @@ def test_sentevals_protocol(tmp_path, encoder, labelled, capsys):
     out = tmp_path / "table"
     argv = ["--senteval", "--encoder", str(tmp_path / "run"), "--data.source", labelled]
     assert text_probe.main([*argv, "--run_dir", str(out)]) == 0
-    assert capsys.readouterr().out == (out / "table.txt").read_text()
+    assert capsys.readouterr().out == (out / "table.txt").read_text(encoding="utf-8")
     table = load_comparison(out)
     assert list(table.rows) == ["TF-IDF", "TF-IDF's SVD (16)", "untrained encoder", "trained encoder"]
     encode = SentenceEncoder(*load_text_encoder(tmp_path / "run")).encode

@@ -33,7 +33,7 @@ def table(tmp_path):
     folder = tmp_path / "texts"
     folder.mkdir()
     for split, n in (("train", 40), ("test", 10)):
-        with open(folder / f"{split}.csv", "w", newline="") as file:
+        with open(folder / f"{split}.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["title", "text", "label"])
             for kind in WORDS:
@@ -50,10 +50,10 @@ def test_a_table_of_texts(tmp_path, table, capsys):
     printed = capsys.readouterr().out
     for words in ("TF-IDF", "TF-IDF's SVD (16)", "untrained encoder", "trained encoder", "20 test texts"):
         assert words in printed
-    rows = json.loads((out / "table.json").read_text())["rows"]
+    rows = json.loads((out / "table.json").read_text(encoding="utf-8"))["rows"]
     assert {*rows["TF-IDF"]} == {*rows["trained encoder"]} == {"kNN", "linear", "linear, 5 a class"}
     assert rows["TF-IDF"]["linear"][0] > 90
-    assert "tokenizer: bpe" in (out / "config.yaml").read_text()
+    assert "tokenizer: bpe" in (out / "config.yaml").read_text(encoding="utf-8")
     # The tokeniser is in the file, which needs nothing else of the run.
     (out / "encoder.safetensors").rename(tmp_path / "alone.safetensors")
     encoder, views = load_encoder(tmp_path / "alone.safetensors")
@@ -68,7 +68,7 @@ def test_a_run_continues_with_its_own_texts_only(tmp_path, table, capsys):
     assert run(argv) == 0
     more = [*argv, "--trainer.max_epochs", "3"]
     assert run(more) == 0
-    with open(table / "train.csv", "a", newline="") as file:
+    with open(table / "train.csv", "a", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(["new", "lighthouse lighthouse keeper", "sea"] for _ in range(30))
     capsys.readouterr()
     assert run([*argv, "--trainer.max_epochs", "4"]) == 2
@@ -88,7 +88,7 @@ def test_texts_of_any_kind_without_labels(tmp_path, source, more, capsys):
     rows = [{"head": kind, "body": text.replace("\n", " ")} for kind in WORDS for text in texts(kind, 40)]
     path = tmp_path / source
     if path.suffix == ".txt":
-        path.write_text("\n\n".join(row["body"] for row in rows))
+        path.write_text("\n\n".join(row["body"] for row in rows), encoding="utf-8")
     elif path.suffix == ".jsonl":
         path.write_text("\n".join(map(json.dumps, rows)))
     else:

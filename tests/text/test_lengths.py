@@ -5,7 +5,7 @@ import torch
 
 from encoders.text.lengths import check_ids, check_length, in_length_groups
 
-TABLE = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+TABLE = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def padded(lengths, columns=None):

@@ -136,7 +136,7 @@ def test_wrong_inputs_are_one_line(tmp_path):
 def test_damaged_annotations_are_named(tmp_path):
     root = voc(tmp_path / "devkit", "VOC2007", {"train": ["a"]}, OBJECTS)
     file = root / "VOC2007" / "Annotations" / "a.xml"
-    whole = file.read_text()
+    whole = file.read_text(encoding="utf-8")
     for text in (whole[:50], whole.replace("xmin", "left"), whole.replace("<height>30</height>", "")):
         file.write_text(text)
         with pytest.raises(DataError, match=r"cannot read the annotation .*a\.xml"):

@@ -102,6 +102,7 @@ def test_masks_of_another_scale_are_the_same_targets():
     assert losses[0] < 1
 
 
+@pytest.mark.slow
 def test_it_learns_a_picture_by_heart():
     _, detector = small(masks=True)
     picture = torch.full((3, 64, 64), 100, dtype=torch.uint8)

@@ -14,7 +14,7 @@ ROWS = [("a cat", "one cat", "4.5"), ("a dog", 'the "dog', "3"), ("rain", "", "0
 
 def write(path, columns, rows=ROWS, delimiter=","):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, delimiter=delimiter).writerows([columns.split(), *rows])
     return path
 

@@ -14,7 +14,7 @@ WORDS = {"good": ["fine", "great", "warm"], "bad": ["dull", "cold", "weak"]}
 
 def write(path, rows, columns="text,label"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([columns.split(","), *rows])
     return path
 
