@@ -1,11 +1,11 @@
-"""Time and peak memory of a training step in K micro-batches: the exact loss of a batch beyond memory.
+"""Time and peak memory of a training step in K micro-batches, which compute a large batch's exact loss.
 
     python benchmarks/accumulate.py [--batch 512] [--counts 1 2 4 8]
 
-A ResNet-18 on 64-pixel pictures with a projector of three layers of 2048, forward and backward, on the CPU.
-Every count is a process of its own; the memory is the growth of its resident set's high-water mark in the
-step, in GiB, weights, their gradients and the views not counted; the time is the median of three steps after
-one, as a ratio to one micro-batch.
+The step is forward and backward on the CPU, of a ResNet-18 on 64-pixel pictures with a projector of three
+layers of 2048. Each count runs in its own process. Memory is the growth in GiB of the process's peak resident
+set during the step, without weights, their gradients and the views. Time is the median of three steps after a
+warm-up. Ratios are to one micro-batch.
 """
 
 import argparse
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 
 def measure(batch: int, count: int) -> dict[str, float]:
-    """Seconds and GiB of a step, and its loss."""
+    """Returns a step's seconds, GiB and loss."""
     import torch
 
     from bt_multimodal import BarlowTwins, BarlowTwinsLoss, Projector
@@ -51,19 +51,19 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--one", type=int, default=None, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.one is not None:
-        print(json.dumps(measure(asked.batch, asked.one)))
+    arguments = parser.parse_args()
+    if arguments.one is not None:
+        print(json.dumps(measure(arguments.batch, arguments.one)))
         return
-    print(f"batch {asked.batch}\nmicro-batches  seconds  time over one  peak GiB  memory over one")
+    print(f"batch {arguments.batch}\nmicro-batches  seconds  time over one  peak GiB  memory over one")
     base = None
-    for count in asked.counts:
-        command = [sys.executable, __file__, "--batch", str(asked.batch), "--one", str(count)]
-        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        base = base or found
+    for count in arguments.counts:
+        command = [sys.executable, __file__, "--batch", str(arguments.batch), "--one", str(count)]
+        result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        base = base or result
         print(
-            f"{count:13}{found['seconds']:9.2f}{found['seconds'] / base['seconds']:15.2f}"
-            f"{found['gib']:10.2f}{found['gib'] / base['gib']:17.2f}",
+            f"{count:13}{result['seconds']:9.2f}{result['seconds'] / base['seconds']:15.2f}"
+            f"{result['gib']:10.2f}{result['gib'] / base['gib']:17.2f}",
             flush=True,
         )
 

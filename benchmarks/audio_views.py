@@ -1,16 +1,16 @@
-"""The way of a clip from disk to two views, stage by stage, and what a training step waits for.
+"""Time from an audio file to two views by stage, and the time that training waits for data.
 
     python benchmarks/audio_views.py --source ../shared/data/speech_commands
     python benchmarks/audio_views.py                    # the embedded synthetic sounds
 
-Stages run on one core, each over the same clips: ``read`` (the file's bytes), ``decode`` (soundfile,
-mono, the views' rate), ``draw`` (random parameters), ``cut`` (the stretch of both views), ``log-mel``
-(once for both views), ``views`` (mixup with 2,048 past clips, resize crop, fader, both views). Each
-figure is the median over ``--rounds`` rounds that run all stages in turn.
+All stages run on one core, over the same clips: ``read`` (the file's bytes), ``decode`` (soundfile, to mono
+at the views' rate), ``draw`` (random parameters), ``cut`` (the segment of both views), ``log-mel`` (once for
+both views) and ``views`` (mixup with 2,048 past clips, resize crop and fader, for both views). Each figure is
+the median over ``--rounds`` rounds that run all stages in turn.
 
-Waiting: of a training loop (AudioConvNet, projector 1024-1024, AdamW) on all cores, the share of the
-time spent in the loader, with the decoded clips in memory (``cache``) and read anew every time, by the
-main process or by one worker.
+Waiting is the share of time that a training loop (AudioConvNet, projector 1024-1024, AdamW) on all cores
+spends in the loader: with the decoded clips in memory (``cache``), or read each time by the main process or
+by one worker.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from benchmarks.stages import BATCH, print_stages, timed
 
 
 def waiting(records: Any, views: Any, cache: bool, workers: int, steps: int) -> tuple[float, float]:
-    """Share of the time spent in the loader, and clips per second."""
+    """Returns the share of time spent in the loader, and clips per second."""
     import torch
 
     from bt_multimodal import BarlowTwins, BarlowTwinsLoss, Projector
@@ -50,8 +50,8 @@ def waiting(records: Any, views: Any, cache: bool, workers: int, steps: int) -> 
             waited += seconds
             if batch is None:
                 break
-            made = finish_views(views, batch)
-            total = twins(made.first, made.second).total
+            finished = finish_views(views, batch)
+            total = twins(finished.first, finished.second).total
             optimizer.zero_grad()
             total.backward()
             optimizer.step()

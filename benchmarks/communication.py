@@ -1,17 +1,18 @@
-"""Bytes that cross the wire in a step of the loss, and the share of reducing the matrix C.
+"""Bytes sent between ranks in a step of the loss, compared with reducing the matrix C.
 
     python benchmarks/communication.py                             # N 2048, D 8192, 2 and 4 ranks
     python benchmarks/communication.py --n 256 --d 1024 --ranks 2
 
-Measured, for a global batch of N samples with two embeddings of width D each: forward and backward of
-`BarlowTwinsLoss` in both forms, and the published method beside them: batch normalisation on each rank,
-and the D x D matrix summed over ranks in the forward pass, outside of the gradient.
+For a global batch of N samples with two embeddings of width D each, the benchmark measures forward and
+backward of `BarlowTwinsLoss` in both forms and of the published method, which normalises batches on each rank
+and sums the D x D matrix over ranks in the forward pass, outside of the gradient.
 
-* Each rank is a process in a network namespace of its own (`benchmarks/namespaces.py`: Linux, root), over
-  gloo. Counted is what leaves the ranks' interfaces, all ranks together, with the headers of every packet:
-  the mean of 3 steps after a first one, less what an idle second had sent before them.
-* "arithmetic" is the payload alone: (W-1) N D numbers of each view for gathering the embeddings,
-  2 (W-1) D^2 for a ring that reduces C.
+* Each rank is a process in its own network namespace (`benchmarks/namespaces.py`: Linux, root) and uses gloo.
+  Bytes are counted at the interfaces of all ranks together, with the headers of every packet. The figure is
+  the mean of 3 steps after a warm-up, minus the traffic of an idle second before them.
+* "arithmetic" is the payload alone: (W-1) N D numbers per view to gather the embeddings, 2 (W-1) D^2 for a
+ring
+  that reduces C.
 """
 
 import argparse
@@ -29,7 +30,7 @@ MB = 1e6
 
 
 class Method(NamedTuple):
-    """A loss and the dtype of the embeddings that it is given; the numbers it moves per rank beside one."""
+    """A loss, the dtype of its embeddings, and the bytes it sends per rank beyond the first."""
 
     form: str
     dtype: str
@@ -45,7 +46,7 @@ METHODS = (
 
 
 def loss_of(form: str, n: int) -> Callable[[Any, Any], Any]:
-    """Total of two local batches of embeddings ``[n, D]``; ``n`` is the global batch here."""
+    """Returns the loss of two local batches of embeddings ``[B, D]``; ``n`` is the global batch size."""
     import torch
     import torch.distributed as dist
 
@@ -68,7 +69,7 @@ def loss_of(form: str, n: int) -> Callable[[Any, Any], Any]:
 
 
 def run_rank(rank: int, world: int, n: int, d: int, address: str) -> None:
-    """One rank: each method's steps, when a line of stdin says so; a line of stdout after each."""
+    """Runs one rank: each method's steps after a line on stdin, with a line on stdout after each."""
     import torch
     import torch.distributed as dist
 
@@ -79,8 +80,8 @@ def run_rank(rank: int, world: int, n: int, d: int, address: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://{address}:{PORT}", rank=rank, world_size=world)
     generator = torch.Generator().manual_seed(rank)
-    own = n // world + (rank < n % world)
-    embeddings = [torch.randn(own, d, generator=generator) for _ in range(2)]
+    local = n // world + (rank < n % world)
+    embeddings = [torch.randn(local, d, generator=generator) for _ in range(2)]
     for method in METHODS:
         dtype = getattr(torch, method.dtype)
         a, b = (z.to(dtype).requires_grad_() for z in embeddings)
@@ -94,10 +95,10 @@ def run_rank(rank: int, world: int, n: int, d: int, address: str) -> None:
 
 
 def measure(world: int, n: int, d: int) -> list[float]:
-    """Bytes a step of each of the `METHODS`, all ranks together.
+    """Returns the bytes per step of each of the `METHODS`, over all ranks.
 
     Raises:
-        RuntimeError: no namespaces here, or a rank that failed.
+        RuntimeError: if namespaces cannot be created here, or a rank failed.
     """
     from benchmarks.namespaces import INTERFACE, hosts
 
@@ -106,7 +107,7 @@ def measure(world: int, n: int, d: int) -> list[float]:
         **os.environ,
         "PYTHONPATH": path,
         "GLOO_SOCKET_IFNAME": INTERFACE,
-        "TORCH_CPP_LOG_LEVEL": "ERROR",  # it looks for the addresses' names, and there is nobody to ask
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # torch warns that it cannot resolve the addresses' names
     }
     with hosts(world) as machines:
         arguments = [str(world), str(n), str(d), machines[0].address]
@@ -143,9 +144,9 @@ def measure(world: int, n: int, d: int) -> list[float]:
 
 
 def _per_step(wait: Callable[[], None], go: Callable[[], None], sent: Callable[[], int]) -> float:
-    """Bytes a step, from a first step's end to the last one's."""
+    """Returns the bytes per step, from the end of the first step to that of the last."""
     wait()
-    time.sleep(0.2)  # the last acknowledgements
+    time.sleep(0.2)  # for the last acknowledgements
     first = sent()
     time.sleep(1)
     before, start = sent(), time.perf_counter()
@@ -201,7 +202,7 @@ def main() -> None:
                 ]
             )
             print(*rows[-1], sep=", ", file=sys.stderr)
-    print(f"Bytes a step on the wire, forward and backward, global batch N {n}, D {d}, gloo.\n")
+    print(f"Bytes sent per step, forward and backward, global batch N {n}, D {d}, gloo.\n")
     header = ["ranks", "form", "embeddings", "measured", "arithmetic", "measured/arithmetic", "of reducing C"]
     for row in (header, ["---:", "---", "---", *["---:"] * 4], *rows):
         print("| " + " | ".join(row) + " |")

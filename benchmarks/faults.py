@@ -1,14 +1,14 @@
-"""Training runs that are killed again and again, and other faults: what is left equals a run without them.
+"""Training runs that survive kills and other faults: their results equal those of undisturbed runs.
 
     python benchmarks/faults.py [--kills 50] [--seed 0] [--out FOLDER]
 
-One run on images (scikit-learn's digits) and one on sounds (synthesised), each with a checkpoint at every
-second step, is started, killed by SIGKILL at a random moment, and started again by the same command, until
-it has been killed often enough and is let end. Every start is a process of its own, forked from one that has
-only imported the libraries. Then the other faults. A full disk and a read-only one are file systems of their
-own, for which it takes root.
+One run on images (scikit-learn's digits) and one on sounds (synthesised) write a checkpoint at every second
+step. Each is killed by SIGKILL at a random moment and restarted by the same command, until it has been killed
+``--kills`` times and may finish. Every start is a new process, forked from one that has only imported the
+libraries. The other faults follow. The full and the read-only disk are separate file systems, which require
+root.
 
-Prints one table; the status is 1 where something was not as it should be.
+The benchmark prints one table; its exit status is 1 if a result is wrong.
 """
 
 import argparse
@@ -43,13 +43,13 @@ OFTEN = ["--checkpoint.steps", "2"]
 
 
 class Run:
-    """One training run in a directory, started as often as it takes."""
+    """One training run in a directory, which can be started repeatedly."""
 
     def __init__(self, argv: list[str], folder: Path):
         self.argv, self.folder, self.log = [*argv, "--run_dir", str(folder)], folder, f"{folder}.log"
 
     def start(self) -> int:
-        """A process that runs the command; its id."""
+        """Starts a process that runs the command and returns its id."""
         child = os.fork()
         if child:
             return child
@@ -66,11 +66,14 @@ class Run:
             os._exit(70)
 
     def finish(self) -> int:
-        """Start it, wait for its end, and give its status."""
+        """Starts the run, waits for its end and returns its exit status."""
         return os.waitstatus_to_exitcode(os.waitpid(self.start(), 0)[1])
 
     def kill(self, when: Callable[[float], bool], number: signal.Signals = signal.SIGKILL) -> int | None:
-        """Start it, signal it when ``when(seconds since)`` says so; its status, None if it ended before."""
+        """Starts the run and signals it once ``when(seconds)`` is true; returns its status.
+
+        Returns ``None`` if the run ended earlier.
+        """
         child, began = self.start(), time.monotonic()
         while not when(time.monotonic() - began):
             if os.waitpid(child, os.WNOHANG)[0]:
@@ -80,7 +83,7 @@ class Run:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     def reaches(self, step: int, pause: float, in_writing: bool) -> Callable[[float], bool]:
-        """So many seconds after it has saved a step, and if wanted while it then writes a checkpoint."""
+        """Returns a condition for `kill`: ``pause`` seconds after a saved step, optionally during a save."""
         reached: list[float] = []
 
         def when(now: float) -> bool:
@@ -96,21 +99,21 @@ class Run:
 
     @property
     def step(self) -> int:
-        """Of the newest checkpoint."""
+        """Step of the newest checkpoint."""
         return int(self.checkpoints[-1].stem.partition("=")[2]) if self.checkpoints else 0
 
     @property
     def writing(self) -> bool:
-        """Whether it ended while it wrote a checkpoint."""
+        """Whether a checkpoint is partly written."""
         return any((self.folder / "checkpoints").glob("*.partial"))
 
     def said(self) -> str:
-        """The last line that it printed."""
+        """Returns the last line of the run's log."""
         lines = Path(self.log).read_text().replace("\r", "\n").strip().splitlines()
         return lines[-1] if lines else ""
 
     def result(self) -> dict[str, Any]:
-        """All that has to be equal: files, weights, optimiser, schedule, and the metrics but for the rate."""
+        """Returns all that must be equal: files, weights, optimiser, schedule, metrics without the rate."""
         import torch
         from safetensors.torch import load_file
 
@@ -129,7 +132,7 @@ class Run:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equality of nested containers of tensors and plain values, to the last bit."""
+    """Returns whether nested containers of tensors and plain values are bit-identical."""
     import torch
 
     if isinstance(a, torch.Tensor):
@@ -142,7 +145,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def differs(found: dict[str, Any], expected: dict[str, Any]) -> str:
-    """What of two results differs, or that nothing does."""
+    """Returns the names of the differing parts of two results, or ``"nothing"``."""
     return ", ".join(name for name in expected if not same(found[name], expected[name])) or "nothing"
 
 
@@ -150,7 +153,7 @@ Row = tuple[str, str, str, bool]
 
 
 def killed(name: str, argv: list[str], out: Path, kills: int, rng: random.Random) -> Row:
-    """A run of so many kills beside one of none."""
+    """Compares a run that is killed ``kills`` times with an undisturbed run."""
     began = time.monotonic()
     whole = Run([*argv, *OFTEN], out / f"{name}-whole")
     if whole.finish() != 0:
@@ -158,7 +161,7 @@ def killed(name: str, argv: list[str], out: Path, kills: int, rng: random.Random
     took = time.monotonic() - began
     parts = Run([*argv, *OFTEN], out / f"{name}-killed")
     total, start_up = whole.step, _start_up(argv, out / f"{name}-start", took)
-    # A fifth of the kills while it starts; the others spread over the run, half of them in writing.
+    # A fifth of the kills hit the start; the others spread over the run, half of them during a save.
     done = writing = 0
     for i in range(kills):
         if rng.random() < 0.2:
@@ -171,9 +174,10 @@ def killed(name: str, argv: list[str], out: Path, kills: int, rng: random.Random
     status = parts.finish()
     if status != 0:
         return name, f"{done} kills", f"status {status}: {parts.said()}", False
-    found = differs(parts.result(), whole.result())
+    different = differs(parts.result(), whole.result())
     text = f"{done} kills over {total} steps, {writing} of them while a checkpoint was written"
-    return name, text, f"{found} differs from the run without", found == "nothing" and done == kills
+    outcome = f"{different} differs from the undisturbed run"
+    return name, text, outcome, different == "nothing" and done == kills
 
 
 def _after(seconds: float) -> Callable[[float], bool]:
@@ -181,7 +185,7 @@ def _after(seconds: float) -> Callable[[float], bool]:
 
 
 def _start_up(argv: list[str], folder: Path, most: float) -> float:
-    """Seconds from the start to the first checkpoint."""
+    """Returns the seconds from the start to the first checkpoint."""
     run, began = Run([*argv, "--checkpoint.steps", "1"], folder), time.monotonic()
     child = run.start()
     while not run.checkpoints and time.monotonic() - began < most:
@@ -193,22 +197,22 @@ def _start_up(argv: list[str], folder: Path, most: float) -> float:
 
 
 def signalled(out: Path, whole: Run, rng: random.Random, number: signal.Signals) -> Row:
-    """A run that is asked to stop five times."""
+    """Tests a run that is stopped five times by a signal."""
     run = Run([*IMAGES, *OFTEN], out / number.name)
     start_up = _start_up(IMAGES, out / f"{number.name}-start", 60)
     statuses = [run.kill(_after(start_up + rng.uniform(0.2, 1.0)), number) for _ in range(5)]
-    said = run.said()
+    message = run.said()
     end = run.finish()
-    found = differs(run.result(), whole.result())
+    different = differs(run.result(), whole.result())
     return (
-        number.name, f"5 times; statuses {statuses}", f"{found} differs; said: {said}",
-        end == 0 and statuses == [75] * 5 and found == "nothing",
+        number.name, f"5 times; statuses {statuses}", f"{different} differs; message: {message}",
+        end == 0 and statuses == [75] * 5 and different == "nothing",
     )  # fmt: skip
 
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[None]:
-    """A file system of its own at ``folder``."""
+    """Mounts a separate file system at ``folder``."""
     folder.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
     try:
@@ -220,7 +224,7 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
 def refused(
     name: str, out: Path, whole: Run, refuse: Callable[[Path], None], relent: Callable[[Path], None]
 ) -> Row:
-    """A run on a disk of its own that takes no more after a while, and then does again."""
+    """Tests a run whose disk refuses writes after the first checkpoint and later accepts them again."""
     run = Run([*IMAGES, "--checkpoint.steps", "20"], out / name)
     with mounted(run.folder, "size=64m"):
         child = run.start()
@@ -228,18 +232,18 @@ def refused(
             time.sleep(0.01)
         refuse(run.folder)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        said, kept = run.said(), run.step
+        message, step = run.said(), run.step
         relent(run.folder)
         end = run.finish()
-        found = differs(run.result(), whole.result()) if end == 0 else f"status {end}"
+        different = differs(run.result(), whole.result()) if end == 0 else f"status {end}"
     return (
-        name, f"status {status}, checkpoint of step {kept} kept",
-        f"{found} differs; said: {said}", status == 1 and kept > 0 and found in ("nothing", "files"),
+        name, f"status {status}, checkpoint of step {step} kept", f"{different} differs; message: {message}",
+        status == 1 and step > 0 and different in ("nothing", "files"),
     )  # fmt: skip
 
 
 def fill(folder: Path) -> None:
-    """Leave no room on its disk; what does it is `folder / "filler"`."""
+    """Fills the folder's disk with the file ``filler``."""
     with (folder / "filler").open("wb") as file:
         try:
             while True:
@@ -250,28 +254,28 @@ def fill(folder: Path) -> None:
 
 
 def remount(folder: Path, how: str) -> None:
-    """Read-only or not: refused while a file is open for writing, so asked for until it is not."""
+    """Remounts the folder's disk as ``how``; retries while an open file prevents it."""
     command = ["mount", "-o", f"remount,{how}", str(folder)]
     while subprocess.run(command, capture_output=True).returncode:
         time.sleep(0.001)
 
 
 def truncated(out: Path, whole: Run) -> Row:
-    """The newest checkpoint cut in half."""
+    """Tests a run whose newest checkpoint is cut in half."""
     run = Run([*IMAGES, *OFTEN], out / "truncated")
     while run.step < 50:
         run.kill(_after(3))
     newest = run.checkpoints[-1]
     os.truncate(newest, newest.stat().st_size // 2)
     end = run.finish()
-    said = Path(run.log).read_text().partition("warning: ")[2].partition("\n")[0] or "nothing"
-    found = differs(run.result(), whole.result()) if end == 0 else f"status {end}"
-    good = found == "nothing" and newest.name in said
-    return "truncated checkpoint", newest.name, f"{found} differs; said: {said}", good
+    message = Path(run.log).read_text().partition("warning: ")[2].partition("\n")[0] or "nothing"
+    different = differs(run.result(), whole.result()) if end == 0 else f"status {end}"
+    good = different == "nothing" and newest.name in message
+    return "truncated checkpoint", newest.name, f"{different} differs; message: {message}", good
 
 
 def damaged(out: Path, share: float, ends: bool) -> Row:
-    """A folder of which a share of the pictures is cut in half."""
+    """Tests a run on a folder in which a share of the pictures is cut in half."""
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -287,24 +291,24 @@ def damaged(out: Path, share: float, ends: bool) -> Row:
     words = ["--data.source", str(folder), "--trainer.max_epochs", "6", "--data.cache", "false"]
     run = Run([*IMAGES, *words], out / f"damaged-{share}")
     status = run.finish()
-    named = Path(run.log).read_text().count("damaged record ")
-    what = f"{1000 / round(1 / share):.0f} of 1,000 records cut in half"
-    return f"{100 * share:g} % damaged", what, f"status {status}, {named} named", (status != 0) == ends
+    warnings = Path(run.log).read_text().count("damaged record ")
+    fault = f"{1000 / round(1 / share):.0f} of 1,000 records cut in half"
+    return f"{100 * share:g} % damaged", fault, f"status {status}, {warnings} named", (status != 0) == ends
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments")
     parser.add_argument(
-        "--out", type=Path, default=None, help="where the runs go; default: a temporary folder"
+        "--out", type=Path, default=None, help="folder for the runs; default: a temporary folder"
     )
-    asked = parser.parse_args()
-    out = asked.out or Path(tempfile.mkdtemp(prefix="faults-"))
+    arguments = parser.parse_args()
+    out = arguments.out or Path(tempfile.mkdtemp(prefix="faults-"))
     out.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(asked.seed)
+    rng = random.Random(arguments.seed)
 
-    # Once, for all the processes to come.
+    # Imported once, for all forked processes.
     import lightning.pytorch
 
     import bt_multimodal.commands.pretrain
@@ -316,8 +320,8 @@ def main() -> int:
     del lightning, bt_multimodal, encoders
     whole = Run([*IMAGES, *OFTEN], out / "images-whole")
     faults: list[Callable[[], Row]] = [
-        lambda: killed("images", IMAGES, out, asked.kills, rng),
-        lambda: killed("sounds", SOUNDS, out, asked.kills, rng),
+        lambda: killed("images", IMAGES, out, arguments.kills, rng),
+        lambda: killed("sounds", SOUNDS, out, arguments.kills, rng),
         lambda: signalled(out, whole, rng, signal.SIGTERM),
         lambda: signalled(out, whole, rng, signal.SIGUSR1),
         lambda: truncated(out, whole),
@@ -336,10 +340,10 @@ def main() -> int:
         began = time.monotonic()
         row = fault()
         rows.append(row)
-        name, what, outcome, good = row
-        print(f"{name:22}{'as it should be' if good else 'WRONG':17}{what}; {outcome}", end="")
+        name, description, outcome, good = row
+        print(f"{name:22}{'as it should be' if good else 'WRONG':17}{description}; {outcome}", end="")
         print(f"  [{time.monotonic() - began:.0f} s]", flush=True)
-    if asked.out is None and all(good for *_, good in rows):
+    if arguments.out is None and all(good for *_, good in rows):
         shutil.rmtree(out)
     return 0 if all(good for *_, good in rows) else 1
 

@@ -1,27 +1,27 @@
-"""Time and peak memory of the loss: direct form, Gram form, the choice between them, and lightly's.
+"""Time and peak memory of the loss: direct form, Gram form, automatic choice, and lightly's loss.
 
     python benchmarks/loss.py                                  # all sizes
     python benchmarks/loss.py --n 64 256 --d 2048 --forms direct gram --rounds 1
     python benchmarks/loss.py --device cuda --n 256 2048 4096
 
-Measured, for two batches of N float32 embeddings of width D on the CPU or a GPU: forward and backward
-of the loss to the gradients of both batches. Beside `BarlowTwinsLoss` in its three forms stands
-`lightly.loss.BarlowTwinsLoss` of the installed package (the ``bench`` extra), same lambda.
+For two batches of N float32 embeddings of width D on the CPU or a GPU, the benchmark measures forward and
+backward of the loss to the gradients of both batches. It compares the three forms of `BarlowTwinsLoss` and
+`lightly.loss.BarlowTwinsLoss` of the installed package (the ``bench`` extra) with the same lambda.
 
-* Each case is a process of its own. Forms take turns: every round runs each form once, in the order
-  given. The time is the median over all rounds of 5 runs after a warm-up, more where they are short;
-  a case is given about 20 s, so that slow ones have fewer. If the warm-up alone takes longer, it is
-  the run.
-* Peak memory is the growth of the resident set's high-water mark over the resident set before the
-  loss, in GiB: gradients count, the embeddings do not. The mark is reset first where the kernel
-  allows that; elsewhere (noted) it is the process's maximum.
-* On a GPU (``--device cuda``) all cases are in one process; times are those until the device has
-  finished, peaks those of PyTorch's allocator, and products of matrices are in full float32.
-* "cannot allocate" is a case whose estimate (about four D x D matrices for the direct form and for
-  lightly's) exceeds the available memory, or that failed to get it, with what it would need.
+* Each case runs in its own process. Every round runs each form once, in the given order. The time is the
+median
+  over all rounds of 5 runs after a warm-up, or more runs if they are short. A case gets about 20 s, so slow
+  cases have fewer runs. If the warm-up alone takes longer, it is the result.
+* Peak memory in GiB is the growth of the peak resident set over the resident set before the loss: gradients
+  count, the embeddings do not. The peak is reset first if the kernel allows it; otherwise (noted) it is the
+  process's maximum.
+* On a GPU (``--device cuda``) all cases run in one process. Times end when the device has finished, peaks are
+  those of PyTorch's allocator, and matrix products are in full float32.
+* "cannot allocate" marks a case whose estimated memory (about four D x D matrices for the direct form and for
+  lightly's) exceeds the available memory, or whose allocation failed; the estimate follows.
 
-Ratios are of times and of peaks: above 1 the Gram form is faster, or smaller; the last column is
-the automatic choice over the better of both (1 is perfect).
+Ratios are of times and of peaks: above 1 the Gram form is faster or smaller. The last column is the automatic
+choice over the better of both forms (1 is perfect).
 """
 
 import argparse
@@ -44,7 +44,7 @@ GIB = 2**30
 
 
 def proc_kib(path: str, key: str) -> int | None:
-    """A ``key:   123 kB`` line of a file under /proc."""
+    """Returns the number in a line ``key:   123 kB`` of a file under /proc."""
     try:
         lines = Path(path).read_text().splitlines()
     except OSError:
@@ -53,7 +53,7 @@ def proc_kib(path: str, key: str) -> int | None:
 
 
 def bytes_needed(form: str, n: int, d: int) -> int:
-    """A rough count of the float32 numbers alive at the peak."""
+    """Returns a rough estimate of the bytes of float32 tensors alive at the peak."""
     if form == "auto":
         from bt_multimodal.loss import gram_is_cheaper
 
@@ -62,7 +62,7 @@ def bytes_needed(form: str, n: int, d: int) -> int:
 
 
 def total_of(form: str) -> Callable[[Any, Any], Any]:
-    """Two batches of embeddings to their loss."""
+    """Returns a function from two batches of embeddings to their loss."""
     if form == "lightly":
         from lightly.loss import BarlowTwinsLoss as Peer
 
@@ -74,7 +74,7 @@ def total_of(form: str) -> Callable[[Any, Any], Any]:
 
 
 def embeddings(n: int, d: int, device: str = "cpu") -> tuple[Any, Any]:
-    """Two correlated batches, leaves of the graph."""
+    """Returns two correlated batches that require gradients."""
     import torch
 
     generator = torch.Generator(device).manual_seed(0)
@@ -84,7 +84,7 @@ def embeddings(n: int, d: int, device: str = "cpu") -> tuple[Any, Any]:
 
 
 def measure_on_gpu(form: str, n: int, d: int, budget: float) -> dict[str, Any]:
-    """One case, on the current device."""
+    """Measures one case on the current GPU."""
     import torch
 
     if form == "lightly" and importlib.util.find_spec("lightly") is None:
@@ -109,7 +109,7 @@ def measure_on_gpu(form: str, n: int, d: int, budget: float) -> dict[str, Any]:
 
 
 def measure(form: str, n: int, d: int, budget: float) -> dict[str, Any]:
-    """One case, on the CPU of this process."""
+    """Measures one case on the CPU, in this process."""
     import torch
 
     value = total_of(form)
@@ -120,7 +120,7 @@ def measure(form: str, n: int, d: int, budget: float) -> dict[str, Any]:
         torch.autograd.grad(total, (a, b))
         return time.perf_counter() - start, total.item()
 
-    run(*embeddings(8, 16))  # loads what is loaded late, so that it does not count as memory
+    run(*embeddings(8, 16))  # loads libraries that torch loads late, so that they do not count as memory
     a, b = embeddings(n, d)
     try:
         Path("/proc/self/clear_refs").write_text("5")
@@ -130,9 +130,9 @@ def measure(form: str, n: int, d: int, budget: float) -> dict[str, Any]:
     before = proc_kib("/proc/self/status", "VmRSS") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         warm_up, total = run(a, b)
-        # Short runs are noisy: as many as fit two seconds, up to 50.
-        wanted = min(max(5, int(2 / warm_up)), 50)
-        runs = max(1, min(wanted, int(budget / warm_up) - 1))
+        # Short runs are noisy: as many as fit into two seconds, up to 50.
+        most = min(max(5, int(2 / warm_up)), 50)
+        runs = max(1, min(most, int(budget / warm_up) - 1))
         times = [warm_up] if warm_up > budget else [run(a, b)[0] for _ in range(runs)]
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "alloc" in str(error):
@@ -144,7 +144,7 @@ def measure(form: str, n: int, d: int, budget: float) -> dict[str, Any]:
 
 
 def run_case(form: str, n: int, d: int, budget: float) -> dict[str, Any]:
-    """One case, in a process of its own."""
+    """Measures one case in its own process."""
     if form == "lightly" and importlib.util.find_spec("lightly") is None:
         return {"failed": "not installed"}
     available = proc_kib("/proc/meminfo", "MemAvailable")
@@ -153,7 +153,7 @@ def run_case(form: str, n: int, d: int, budget: float) -> dict[str, Any]:
     command = [sys.executable, __file__, "--case", form, str(n), str(d), str(budget)]
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
-    if done.returncode == -9:  # the kernel's answer to memory promised but not there
+    if done.returncode == -9:  # killed by the kernel for lack of memory
         return {"lacks_memory": True}
     if done.returncode != 0:
         return {"failed": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]}
@@ -161,7 +161,7 @@ def run_case(form: str, n: int, d: int, budget: float) -> dict[str, Any]:
 
 
 def cell(form: str, n: int, d: int, results: list[dict[str, Any]]) -> tuple[str, float | None, float | None]:
-    """A form's cell, its time in ms and its peak in GiB."""
+    """Returns a form's table cell, its time in ms and its peak in GiB."""
     for result in results:
         if "failed" in result:
             return result["failed"].replace("|", "/"), None, None
@@ -192,7 +192,7 @@ def main() -> None:
         print(json.dumps(measure(form, int(n), int(d), float(budget))))
         return
     if arguments.rounds < 1:
-        parser.error("--rounds is 1 or more")
+        parser.error(f"--rounds must be 1 or more, not {arguments.rounds}")
     sys.path.insert(0, str(ROOT))
 
     rows, notes = [], []
@@ -212,10 +212,10 @@ def main() -> None:
                 notes.append(f"N {n}, D {d}: the forms' losses differ, {min(totals)} to {max(totals)}.")
             if any(r.get("reset") is False for form in results for r in results[form]):
                 notes.append(f"N {n}, D {d}: peaks are the processes' maxima, the mark could not be reset.")
-            nothing = ("", None, None)
-            direct, gram, auto, peer = (cells.get(form, nothing) for form in FORMS)
+            not_run = ("", None, None)
+            direct, gram, auto, peer = (cells.get(form, not_run) for form in FORMS)
             better = min((t for t in (direct[1], gram[1]) if t is not None), default=None)
-            both = direct is not nothing and gram is not nothing
+            both = direct is not not_run and gram is not not_run
             rows.append(
                 [
                     str(n),

@@ -1,13 +1,13 @@
-"""Network namespaces as hosts: several machines with links of their own on one.
+"""Network namespaces as hosts: several machines with separate links, on one machine.
 
     with hosts(2) as (first, second):
         server = first.run([sys.executable, "-m", "http.server"])
         second.cut()
 
-Each host is a network namespace with one interface, `INTERFACE`, and a host name of its own; processes,
-files and memory are shared. The links meet in a bridge inside one more namespace, so that nothing on the
-machine's own network changes. A namespace has no name on disk and lives as long as processes are in it, of
-which the first ends with this one: nothing is left behind, whatever happens here. Linux; needs root and `ip`.
+Each host is a network namespace with one interface, `INTERFACE`, and its own host name; processes, files and
+memory are shared. A bridge in one more namespace connects the links, so the machine's network does not
+change. A namespace has no name on disk and lives as long as it has processes; the first of these ends with
+this process, so nothing is left behind, whatever happens. Requires Linux, root and `ip`.
 """
 
 import contextlib
@@ -26,9 +26,9 @@ _NETWORK = "10.77.0"
 
 
 def why_not() -> str | None:
-    """Why namespaces cannot be made here, in one line; None where they can."""
+    """Returns in one line why namespaces cannot be created here, or ``None`` if they can."""
     if not sys.platform.startswith("linux"):
-        return "network namespaces are Linux's"
+        return "network namespaces need Linux"
     if missing := [tool for tool in ("ip", "unshare", "nsenter") if shutil.which(tool) is None]:
         return f"network namespaces need {', '.join(missing)} (iproute2, util-linux)"
     try:
@@ -39,10 +39,10 @@ def why_not() -> str | None:
 
 
 class _Namespace:
-    """A network and a host name, held by a process that does nothing."""
+    """A network and a host name, kept alive by an idle process."""
 
     def __init__(self, name: str):
-        # It reads a pipe that nobody writes to, and that closes when this process ends, however it does.
+        # The idle process reads an empty pipe, which closes when this process ends in any way.
         command = ["unshare", "--net", "--uts", "sh", "-c", f"hostname {name} && echo ready && exec cat"]
         self._holder = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -58,13 +58,13 @@ class _Namespace:
         assert self._network != _network_of(os.getpid()), "close() ends all processes of this network"
 
     def run(self, command: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
-        """Start a command inside."""
+        """Starts a command inside."""
         inside = ["nsenter", f"--target={self.pid}", "--net", "--uts", "--", *command]
         self._processes.append(subprocess.Popen(inside, **options))
         return self._processes[-1]
 
     def ip(self, arguments: str) -> str:
-        """Output of the command ``ip`` inside."""
+        """Runs the command ``ip`` inside and returns its output."""
         process = self.run(
             ["ip", *arguments.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -74,7 +74,7 @@ class _Namespace:
         return output
 
     def close(self) -> None:
-        """End the namespace and all that runs inside, also what its own parent has lost sight of."""
+        """Ends the namespace and all processes inside, also orphaned ones."""
         while inside := [pid for pid in _with_network(self._network) if pid != self.pid]:
             for pid in inside:
                 with contextlib.suppress(ProcessLookupError):
@@ -85,10 +85,10 @@ class _Namespace:
 
 
 def _with_network(network: str) -> Iterator[int]:
-    """Running processes of a network namespace, by its link in /proc."""
+    """Yields the running processes of a network namespace, given by its link in /proc."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # it has just ended
+            with contextlib.suppress(OSError):  # the process has just ended
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
                 if state != "Z" and _network_of(int(entry.name)) == network:
                     yield int(entry.name)
@@ -99,52 +99,52 @@ def _network_of(pid: int) -> str:
 
 
 class Host:
-    """One of the machines, made by `hosts`; ``address`` is its own."""
+    """One of the machines of `hosts`, with its ``address``."""
 
     def __init__(self, index: int, namespace: _Namespace, switch: _Namespace):
         self.address = f"{_NETWORK}.{index + 1}"
         self._port, self._namespace, self._switch = f"port{index}", namespace, switch
         switch.ip(f"link add {self._port} type veth peer name {INTERFACE} netns {namespace.pid}")
         namespace.ip(f"addr add {self.address}/24 dev {INTERFACE}")
-        # Packets as they are on a wire, each with its headers; and none that nobody has sent.
+        # Packets keep their size on the wire, each with its headers, and the kernel sends none by itself.
         namespace.ip(f"link set {INTERFACE} gso_max_segs 1 addrgenmode none up")
         namespace.ip("link set lo up")
         switch.ip(f"link set {self._port} up")
         self.restore()
 
     def run(self, command: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
-        """Start a command here; ``options`` are those of `subprocess.Popen`.
+        """Starts a command on this host; ``options`` are those of `subprocess.Popen`.
 
-        The process is ended with the host, and so is all that it starts.
+        The process and all that it starts end with the host.
         """
         return self._namespace.run(command, **options)
 
     def cut(self) -> None:
-        """From now on packets are lost, both ways; the interface stays up and no end learns of it."""
+        """Drops all packets from now on, both ways; the interface stays up and neither end notices."""
         self._switch.ip(f"link set {self._port} nomaster")
 
     def restore(self) -> None:
-        """Join the link to the others, again."""
+        """Connects the link to the others again."""
         self._switch.ip(f"link set {self._port} master bridge")
 
     def sent_bytes(self) -> int:
-        """Bytes that have left this host since it was made, with their Ethernet, IP and TCP headers."""
+        """Returns the bytes sent by this host so far, with their Ethernet, IP and TCP headers."""
         return json.loads(self._namespace.ip(f"-s -j link show {INTERFACE}"))[0]["stats64"]["tx"]["bytes"]
 
 
 @contextlib.contextmanager
 def hosts(count: int) -> Iterator[list[Host]]:
-    """So many machines, ``host-0`` at 10.77.0.1 and on, that reach each other and nothing else.
+    """Creates ``count`` machines, ``host-0`` at 10.77.0.1 and so on, which reach only each other.
 
     Raises:
-        RuntimeError: they cannot be made; `why_not` says it beforehand.
+        RuntimeError: if they cannot be created; `why_not` checks this beforehand.
     """
     with contextlib.ExitStack() as stack:
 
         def namespace(name: str) -> _Namespace:
-            made = _Namespace(name)
-            stack.callback(made.close)
-            return made
+            created = _Namespace(name)
+            stack.callback(created.close)
+            return created
 
         switch = namespace("switch")
         switch.ip("link add bridge type bridge")

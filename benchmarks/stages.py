@@ -1,4 +1,4 @@
-"""The way of a record from its file to two views, stage by stage: what the benchmarks of views share."""
+"""Timing of the stages from a record to two views, shared by the benchmarks of views."""
 
 import statistics
 import time
@@ -8,17 +8,17 @@ from typing import Any
 BATCH = 256
 
 
-def timed(make: Callable[[], Any], device: str = "cpu") -> tuple[float, Any]:
-    """Seconds that a call takes until the device has finished, and what it gives."""
+def timed(function: Callable[[], Any], device: str = "cpu") -> tuple[float, Any]:
+    """Returns the seconds that a call takes until the device has finished, and its result."""
     finish(device)
     began = time.perf_counter()
-    made = make()
+    result = function()
     finish(device)
-    return time.perf_counter() - began, made
+    return time.perf_counter() - began, result
 
 
 def finish(device: str) -> None:
-    """Wait for what the device has still to do."""
+    """Waits until the device has finished."""
     if device != "cpu":
         import torch
 
@@ -26,7 +26,7 @@ def finish(device: str) -> None:
 
 
 def stages(records: Any, views: Any, index: Any) -> dict[str, float]:
-    """Seconds of each stage for the records at ``index``; of ``common`` 0 for views that have none."""
+    """Returns the seconds of each stage for the records at ``index``; ``common`` is 0 if there is none."""
     import torch
 
     from bt_multimodal.views import Views, collate_views, draw_parameters, finish_views, record_parameters
@@ -38,9 +38,12 @@ def stages(records: Any, views: Any, index: Any) -> dict[str, float]:
     seconds["draw"], parameters = timed(lambda: draw_parameters(views, 0, 0, index))
 
     def cut() -> Views:
-        asked = record_parameters(views, parameters)
-        made = [[views.on_record(one, p) for p in own] for one, own in zip(decoded, asked, strict=True)]
-        return collate_views(views, parameters, made, torch.zeros(len(rows)))
+        by_record = record_parameters(views, parameters)
+        samples = [
+            [views.on_record(record, p) for p in of_views]
+            for record, of_views in zip(decoded, by_record, strict=True)
+        ]
+        return collate_views(views, parameters, samples, torch.zeros(len(rows)))
 
     seconds["cut"], batch = timed(cut)
     seconds["common"] = timed(lambda: views.common(batch.first.data))[0] if hasattr(views, "common") else 0.0
@@ -49,20 +52,21 @@ def stages(records: Any, views: Any, index: Any) -> dict[str, float]:
 
 
 def print_stages(records: Any, views: Any, order: Any, rounds: int, warm_up: int, **names: str) -> None:
-    """Run all stages in turn over batch after batch, and print the medians.
+    """Runs all stages on batch after batch and prints the medians.
 
     Args:
-        order: ``[N]`` indices, taken again from the start where there are too few.
-        warm_up: batches before the ``rounds`` that count.
-        names: of the stages, where they have others.
+        order: indices ``[N]``, repeated if there are too few.
+        warm_up: number of batches before the ``rounds`` that count.
+        names: other names for stages.
     """
     import torch
 
-    found = []
+    seconds_by_round = []
     for i in range(warm_up + rounds):
         index = order[torch.arange(i * BATCH, (i + 1) * BATCH) % len(order)]
-        found.append(stages(records, views, index))
-    medians = {name: statistics.median(one[name] for one in found[warm_up:]) for name in found[0]}
+        seconds_by_round.append(stages(records, views, index))
+    counted = seconds_by_round[warm_up:]
+    medians = {name: statistics.median(seconds[name] for seconds in counted) for name in counted[0]}
     print(f"{'stage':<10}{'ms a batch':>12}{'a second per core':>20}")
     for name, seconds in (*medians.items(), ("all", sum(medians.values()))):
         if seconds:

@@ -1,20 +1,21 @@
-"""The way of a text from its table to two views, stage by stage, and what padding costs an encoder.
+"""Time from a table's text to two views by stage, and the cost of padding for an encoder.
 
     python benchmarks/text_views.py --source ../shared/data/text/ag_news
     python benchmarks/text_views.py                       # the embedded documentation strings
     python benchmarks/text_views.py --device cuda --group 64 128 256
 
-Stages run on one core, each over the same texts: ``read`` (a table's cell), ``tokenise`` (byte-pair
-encoding learnt from the texts), ``draw`` (random parameters), ``cut`` (the spans of both views),
-``views`` (shuffling, deletion and masks, special tokens, padding; both views). Each figure is the median
-over ``--rounds`` rounds that run all stages in turn. With ``data.cache`` the first two happen once.
+All stages run on one core, over the same texts: ``read`` (a table's cell), ``tokenise`` (byte-pair encoding
+learnt from the texts), ``draw`` (random parameters), ``cut`` (the spans of both views) and ``views``
+(shuffling, deletion and masks, special tokens, padding; both views). Each figure is the median over
+``--rounds`` rounds that run all stages in turn. With ``data.cache`` the first two stages run once.
 
-Padding: a `TextTransformer` (256 wide, 4 layers) on all cores or on a GPU (in bfloat16), rows in groups of
-like length (`encoders.text.lengths`) against the whole batch padded to its longest text. ``train`` is forward
-and backward of one view of batches of 256 drawn at random, as the loss wants them; ``encode`` is all texts in
-batches of 32, sorted by length (`SentenceEncoder`) against in the order they come in. Medians, the sides in
-turn. ``--group`` are the rows of a group, one number or more; ``--encoder`` the folder of a model of
-transformers, or the JSON text of a configuration, in the place of the `TextTransformer`.
+The cost of padding is measured with a `TextTransformer` (width 256, 4 layers) on all cores or on a GPU (in
+bfloat16). It compares rows in groups of similar length (`encoders.text.lengths`) with the whole batch padded
+to its longest text. ``train`` is forward and backward of one view, on random batches of 256, as the loss
+requires. ``encode`` compares all texts in batches of 32 sorted by length (`SentenceEncoder`) with batches in
+the original order. Figures are medians of alternating runs. ``--group`` sets one or more numbers of rows per
+group; ``--encoder`` replaces the `TextTransformer` by a model of transformers, given by its folder or the
+JSON text of a configuration.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from benchmarks.stages import BATCH, print_stages, timed
 def training(
     encoder: Any, views: Any, decoded: list[Any], rounds: int, device: str, sizes: list[int]
 ) -> tuple[dict[int, float], float, float]:
-    """Seconds of a step in groups of each size and padded whole, and the latter's share of padding."""
+    """Returns a step's seconds by group size and for a whole padded batch, and its share of padding."""
     import torch
 
     from encoders.text.lengths import in_length_groups
@@ -47,11 +48,11 @@ def training(
 
     def step(view: Any, size: int) -> None:
         with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
-            found = in_length_groups(encoder._embed, view, size)
-        found.square().sum().backward()
+            features = in_length_groups(encoder._embed, view, size)
+        features.square().sum().backward()
 
     took: dict[int, list[float]] = {size: [] for size in (*sizes, BATCH)}
-    for view in (*batches, *batches):  # twice: kernels of a new shape have to be loaded first
+    for view in (*batches, *batches):  # twice: the first pass loads kernels for new shapes
         for size, seconds in took.items():
             encoder.zero_grad()
             seconds.append(timed(lambda view=view, size=size: step(view, size), device)[0])
@@ -62,7 +63,7 @@ def training(
 def encoding(
     encoder: Any, views: Any, texts: list[str], rounds: int, device: str
 ) -> tuple[float, float, float]:
-    """As `training`, of all texts without gradients."""
+    """Returns the same as `training`, for encoding all texts without gradients."""
     import torch
 
     from encoders.text.sentences import SentenceEncoder
@@ -73,9 +74,9 @@ def encoding(
     @torch.no_grad()
     def as_they_come() -> None:
         padding.clear()
-        for at in range(0, len(texts), 32):
-            some = [views.clean(views.decode(text.encode())) for text in texts[at : at + 32]]
-            view = views.clean_batch(views.collate(some))
+        for start in range(0, len(texts), 32):
+            batch = [views.clean(views.decode(text.encode())) for text in texts[start : start + 32]]
+            view = views.clean_batch(views.collate(batch))
             padding.append(1 - float(view["attention_mask"].float().mean()))
             encoder._embed({key: tensor.to(device) for key, tensor in view.items()})
 
@@ -92,10 +93,10 @@ def main() -> None:
     )
     parser.add_argument("--source", default="docstrings")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--texts", type=int, default=2000, help="that are encoded")
+    parser.add_argument("--texts", type=int, default=2000, help="number of texts to encode")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--group", type=int, nargs="+", help="rows of a group, one or more")
-    parser.add_argument("--encoder", help="a folder or the JSON text of a configuration")
+    parser.add_argument("--group", type=int, nargs="+", help="rows per group, one number or more")
+    parser.add_argument("--encoder", help="a model's folder or a configuration's JSON text")
     arguments = parser.parse_args()
 
     import torch

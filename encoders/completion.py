@@ -1,4 +1,4 @@
-"""Shell completion of ``bt-multimodal``: of its tasks, their keys, and the names of shipped configs."""
+"""Shell completion of ``bt-multimodal``: tasks, their keys, and the names of shipped configs."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ DOC = """Print a completion script.
     zsh    bt-multimodal completion zsh > FOLDER/_bt-multimodal    (a folder of $fpath)
     tcsh   bt-multimodal completion tcsh > FILE                    (sourced by ~/.tcshrc)"""
 
-# The tasks whose keys jsonargparse reads: where these are declared.
+# The modules that declare the keys of the tasks that jsonargparse parses.
 _KEYS = {
     "pretrain": "bt_multimodal.commands.pretrain",
     "classify": "bt_multimodal.commands.classify",
@@ -24,7 +24,7 @@ _KEYS = {
 
 
 def completion(argv: Sequence[str]) -> int:
-    """Print the script for a shell; the exit status."""
+    """Prints the script for a shell and returns the exit status."""
     from bt_multimodal.commands.cli import fail, guarded
 
     if not argv or argv[0] in ("-h", "--help"):
@@ -45,25 +45,26 @@ def completion(argv: Sequence[str]) -> int:
 
 
 def whole_parser() -> argparse.ArgumentParser:
-    """Every task and key as one parser of argparse."""
+    """Returns one argparse parser of all tasks and keys."""
     parser = argparse.ArgumentParser(prog="bt-multimodal", allow_abbrev=False)
     parser.add_argument("--version", action="store_true")
     modalities = parser.add_subparsers()
     for modality, tasks in TASKS.items():
-        below = modalities.add_parser(modality, help=f"tasks on {modality}").add_subparsers()
+        subparsers = modalities.add_parser(modality, help=f"tasks on {modality}").add_subparsers()
         for task, (path, text) in tasks.items():
             if task in _KEYS:
-                _with_keys(below.add_parser(task, help=text), task)
+                _add_keys(subparsers.add_parser(task, help=text), task)
             else:
-                known = _parser_of(path)
-                below.add_parser(task, help=text, parents=[known], add_help=False, conflict_handler="resolve")
+                subparsers.add_parser(
+                    task, help=text, parents=[_parser_of(path)], add_help=False, conflict_handler="resolve"
+                )
     modalities.add_parser("seeds", help=SEEDS).add_argument("runs", nargs="*")
     shells = modalities.add_parser("completion", help="a completion script for a shell")
     shells.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     return parser
 
 
-def _with_keys(parser: argparse.ArgumentParser, task: str) -> None:
+def _add_keys(parser: argparse.ArgumentParser, task: str) -> None:
     for name in argument_names(import_module(_KEYS[task]).KEYS):
         if name == "config":
             parser.add_argument("--config", choices=sorted(shipped_configs()))

@@ -14,12 +14,15 @@ from encoders.image.detection import command as detection
 
 CONFIGS = sorted(path for path in Path("configs").rglob("*.yaml") if "ablations" not in str(path.parent))
 ABLATIONS = sorted(Path("configs/image").glob("ablations*/*.yaml"))
-TASKS = {"tasks/image_classify.py": classify.KEYS, "tasks/image_svm.py": svm.KEYS,
-         "tasks/image_detect.py": detection.KEYS}  # fmt: skip
+TASKS = {
+    "bt-multimodal image classify": classify.KEYS,
+    "bt-multimodal image svm": svm.KEYS,
+    "bt-multimodal image detect": detection.KEYS,
+}
 
 
 def parser_of(path):
-    """The parser of the task that a config's header names, and the keys that it needs beside."""
+    """The parser of the task in a config's command, and the arguments that it also requires."""
     header = path.read_text(encoding="utf-8")
     for task, keys in TASKS.items():
         if task in header:

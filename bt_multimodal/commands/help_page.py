@@ -43,13 +43,14 @@ def page(doc: str, keys: Keys, modality: str, name: str | None = None) -> str:
             lines += _entry(f"--{item.name}.KEY", "its own keys")
         elif isinstance(item, Group):
             lines += ["", item.help, *_group(item)]
-    for title, found in (
-        ("augmentation sets (--views)", sources.augmentation_sets(package)),
-        ("encoders (--model.encoder)", sources.encoders(package)),
+    names = argument_names(keys)
+    for key, title, classes in (
+        ("views", "augmentation sets (--views)", sources.augmentation_sets(package)),
+        ("model.encoder", "encoders (--model.encoder)", sources.encoders(package)),
     ):
-        if found and (title.startswith("aug") or _has_encoder(keys)):
+        if classes and key in names:
             lines += ["", title]
-            for described in found:
+            for described in classes:
                 lines += _entry(described.class_path, described.sentence)
     lines += [
         "",
@@ -67,11 +68,6 @@ def argument_names(keys: Keys) -> list[str]:
         else:
             names.append(item.name)
     return names
-
-
-def _has_encoder(keys: Keys) -> bool:
-    groups = [item for item in keys if isinstance(item, Group) and item.prefix == "model"]
-    return any(argument.name == "encoder" for group in groups for argument in _shown(group))
 
 
 def _shown(group: Group) -> list[Argument]:

@@ -1,4 +1,4 @@
-"""Audio files to mono waveforms at one rate, whole or the part that is wanted."""
+"""Decoding of audio files, whole or in part, to mono waveforms at one sampling rate."""
 
 import io
 import math
@@ -12,54 +12,60 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import Resample
 
-# Numbers that one file may make us hold: those of all channels read, as floats 1 GiB, and the resampler's
-# weights. A header may claim anything, and silence packs into next to nothing.
+# Limits per file: samples over all channels (1 GiB as floats), and weights of the resampler. A header can
+# claim any length, and silence compresses to almost nothing.
 MOST_SAMPLES, _MOST_WEIGHTS = 2**28, 2**22
-_FILTER = 7  # the resampler's filter reaches this many samples of the lower rate, rounded up
+_FILTER = 7  # reach of the resampler's filter in samples of the lower rate, rounded up
 
 
 def decode_audio(raw: bytes, rate: int) -> Tensor:
-    """Encoded bytes (WAV, FLAC, OGG, MP3, ...) to float32 ``[T]``, channels averaged, at ``rate`` Hz.
+    """Decodes WAV, FLAC, OGG, MP3, ... to a mono waveform, float32 ``[T]``, at ``rate`` Hz.
 
-    A WAV file that ends before its header says is taken for what there is of it.
+    Channels are averaged. A WAV file that is shorter than its header says is decoded as far as it goes.
 
     Raises:
-        ValueError: no audio, cut short, without samples, with NaN or infinity, longer than `MOST_SAMPLES`
-            over all channels or at ``rate``, or at a rate that makes an odd ratio with it; one line.
+        ValueError: if the bytes are not audio, are cut short, have no samples or NaN or infinite ones, exceed
+            `MOST_SAMPLES` over all channels or at ``rate``, or have a rate whose ratio to ``rate`` is too
+            odd to resample. The message is one line.
     """
     return read_audio(io.BytesIO(raw), rate, lambda length: (0, length))
 
 
 def read_audio(file: BinaryIO, rate: int, stretch: Callable[[int], tuple[int, int]]) -> Tensor:
-    """A stretch of what `decode_audio` gives, reading no more of the open file than it needs.
+    """Decodes one segment of an audio file and reads no more of the file than that needs.
+
+    The result equals that segment of `decode_audio`'s waveform.
 
     Args:
-        file: encoded audio, from its beginning wherever it stands.
-        rate: in Hz.
-        stretch: from the number of samples ``T`` at ``rate`` to the first sample wanted and how many.
+        file: encoded audio; it is read from its beginning, whatever its position.
+        rate: sampling rate of the result in Hz.
+        stretch: function from the file's number of samples ``T`` at ``rate`` to the segment's first sample
+            and its number of samples.
 
     Raises:
-        ValueError: as `decode_audio`; damage outside the stretch goes unnoticed.
+        ValueError: as in `decode_audio`; damage outside the segment is not noticed.
     """
     file.seek(0)
     try:
         with soundfile.SoundFile(file) as sound:
-            own, frames = sound.samplerate, sound.frames
-            common = math.gcd(own, rate)
-            inputs, outputs = own // common, rate // common  # samples of a block of the resampler
-            if own != rate and inputs * outputs > _MOST_WEIGHTS:
-                raise ValueError(f"{own} Hz cannot be resampled to {rate} Hz: {inputs}:{outputs} is too odd")
+            file_rate, frames = sound.samplerate, sound.frames
+            divisor = math.gcd(file_rate, rate)
+            inputs, outputs = file_rate // divisor, rate // divisor  # samples per block of the resampler
+            if file_rate != rate and inputs * outputs > _MOST_WEIGHTS:
+                raise ValueError(
+                    f"{file_rate} Hz cannot be resampled to {rate} Hz: {inputs}:{outputs} is too odd"
+                )
             first, count = stretch(math.ceil(frames * outputs / inputs))
-            # Whole blocks, so that every sample has the phase it has in the whole file.
-            edge = 0 if own == rate else math.ceil(_FILTER / min(inputs, outputs)) + 1
+            # Whole blocks, so that every sample has the same phase as in the whole file.
+            edge = 0 if file_rate == rate else math.ceil(_FILTER / min(inputs, outputs)) + 1
             block = max(0, first // outputs - edge)
             start = block * inputs
             stop = min(frames, (math.ceil((first + count) / outputs) + edge) * inputs)
-            read = stop if sound.format == "OGG" else stop - start
-            if max(read * sound.channels, count) > MOST_SAMPLES:
-                asked = f"{read:,} samples of {sound.channels} channel(s), {count:,} at {rate} Hz"
-                raise ValueError(f"{asked}, are over the limit of {MOST_SAMPLES:,}")
-            if sound.format == "OGG":  # whose seeking is not exact to the sample
+            to_read = stop if sound.format == "OGG" else stop - start
+            if max(to_read * sound.channels, count) > MOST_SAMPLES:
+                size = f"{to_read:,} samples of {sound.channels} channel(s), {count:,} at {rate} Hz"
+                raise ValueError(f"{size}, are over the limit of {MOST_SAMPLES:,}")
+            if sound.format == "OGG":  # seeking in OGG is not exact to the sample
                 samples = sound.read(stop, dtype="float32", always_2d=True)[start:]
             else:
                 sound.seek(start)
@@ -73,11 +79,11 @@ def read_audio(file: BinaryIO, rate: int, stretch: Callable[[int], tuple[int, in
     if not np.isfinite(samples).all():
         raise ValueError("the audio has samples that are NaN or infinite")
     wave = torch.from_numpy(samples).mean(1)
-    wave = wave if own == rate else _resampler(own, rate)(wave)
-    at = first - block * outputs
-    return wave[at : at + count]
+    wave = wave if file_rate == rate else _resampler(file_rate, rate)(wave)
+    offset = first - block * outputs
+    return wave[offset : offset + count]
 
 
 @lru_cache(maxsize=16)
-def _resampler(own: int, rate: int) -> Resample:
-    return Resample(own, rate)
+def _resampler(file_rate: int, rate: int) -> Resample:
+    return Resample(file_rate, rate)

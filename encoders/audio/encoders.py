@@ -1,6 +1,6 @@
-"""Audio encoders on log-mel spectrograms ``[B, 1, F, T]``.
+"""Audio encoders for log-mel spectrograms ``[B, 1, F, T]``: ``F`` mel bands, ``T`` frames.
 
-Each is an ``nn.Module`` with ``features_dim`` that gives ``[B, features_dim]``. Weights are random.
+Each is an ``nn.Module`` with random weights that returns features ``[B, features_dim]``.
 """
 
 from collections.abc import Sequence
@@ -8,27 +8,28 @@ from itertools import pairwise
 
 import torch
 import torchvision
+from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
 
 class AudioNTT(nn.Module):
     """The CNN of BYOL-A's second version ("AudioNTT2022", Niizumi et al., 2023, section III-D).
 
-    Two blocks of 3 x 3 convolution, BatchNorm, ReLU and 2 x 2 max-pooling; each frame's bands and
-    channels then go through an MLP. Its output and its input are concatenated and summarised over
-    time by mean + max.
+    Two blocks of 3 x 3 convolution, BatchNorm, ReLU and 2 x 2 max-pooling are followed by an MLP on each
+    frame's bands and channels. The MLP's input and output are concatenated and pooled over time by
+    mean + max.
 
     Args:
         n_mels: mel bands ``F`` of the spectrograms, a multiple of 4.
-        channels: of both convolutions.
+        channels: channels of both convolutions.
         hidden: width of the MLP's two layers.
-        dropout: between them.
+        dropout: dropout rate between the MLP's layers.
     """
 
     def __init__(self, n_mels: int = 64, channels: int = 64, hidden: int = 2048, dropout: float = 0.3):
         super().__init__()
         if n_mels < 4 or n_mels % 4:
-            raise ValueError(f"n_mels is a multiple of 4, not {n_mels}")
+            raise ValueError(f"n_mels must be a multiple of 4, not {n_mels}")
         local = channels * (n_mels // 4)
         self.blocks = nn.Sequential(*_pooled(1, channels), *_pooled(channels, channels))
         self.mlp = nn.Sequential(
@@ -37,47 +38,49 @@ class AudioNTT(nn.Module):
         self.features_dim = local + hidden
 
     def forward(self, view: Tensor) -> Tensor:
-        """``[B, 1, F, T]`` to ``[B, features_dim]``."""
+        """Encodes ``[B, 1, F, T]`` as ``[B, features_dim]``."""
         local = _frames(self.blocks(view))
         return _mean_and_max(torch.cat([local, self.mlp(local)], dim=2))
 
 
 class AudioConvNet(nn.Module):
-    """A lighter CNN for CPUs: strided 3 x 3 convolutions, mean + max over time.
+    """A light CNN for CPUs: strided 3 x 3 convolutions, then mean + max over time.
 
-    The bands are kept apart, as their place is their meaning: only time is summarised.
+    Only time is pooled. The bands stay separate, because a band's position carries its meaning.
 
     Args:
-        n_mels: mel bands ``F`` of the spectrograms.
+        n_mels: mel bands ``F`` of the spectrograms, a multiple of ``2^len(widths)``.
         widths: channels of each convolution of stride 2.
 
     Raises:
-        ValueError: no widths, or more of them than halve ``n_mels`` to one band.
+        ValueError: if ``widths`` is empty or ``n_mels`` is not such a multiple.
     """
 
     def __init__(self, n_mels: int = 64, widths: Sequence[int] = (32, 64, 128, 128)):
         super().__init__()
         if not widths or n_mels % 2 ** len(widths):
-            raise ValueError(f"needs 1 or more widths and n_mels a multiple of 2^{len(widths)}, not {n_mels}")
+            raise ValueError(
+                f"AudioConvNet needs 1 or more widths and n_mels a multiple of 2^{len(widths)}, not {n_mels}"
+            )
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise((1, *widths)):
             layers += [nn.Conv2d(n_in, n_out, 3, 2, 1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
         self.features_dim = widths[-1] * (n_mels // 2 ** len(widths))
-        # With so few channels this layout is much faster on CPUs; loading a state dict keeps it.
+        # With few channels this layout is much faster on CPUs; loading a state dict preserves it.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, view: Tensor) -> Tensor:
-        """``[B, 1, F, T]`` to ``[B, features_dim]``."""
+        """Encodes ``[B, 1, F, T]`` as ``[B, features_dim]``."""
         x = self.layers(view.contiguous(memory_format=torch.channels_last))
         return _mean_and_max(_frames(x))
 
 
 class SpectrogramResNet(nn.Module):
-    """A torchvision ResNet whose stem takes one channel and whose head is taken off.
+    """A torchvision ResNet with a one-channel stem and without its head.
 
     Args:
-        name: ``"resnet18"``, ``"resnet50"``, ...
+        name: torchvision's name: ``"resnet18"``, ``"resnet50"``, ...
     """
 
     def __init__(self, name: str = "resnet18"):
@@ -93,22 +96,22 @@ class SpectrogramResNet(nn.Module):
         self.module = module
 
     def forward(self, view: Tensor) -> Tensor:
-        """``[B, 1, F, T]`` to ``[B, features_dim]``."""
+        """Encodes ``[B, 1, F, T]`` as ``[B, features_dim]``."""
         return self.module(view)
 
 
 class SpectrogramViT(nn.Module):
-    """A Vision Transformer on patches of a spectrogram, mean-pooled (Dosovitskiy et al., 2021).
+    """A mean-pooled Vision Transformer on patches of a spectrogram (Dosovitskiy et al., 2021).
 
-    Positions are fixed sines and cosines of band and time, so spectrograms of any length will do;
-    frames that do not fill a patch are left out.
+    Position embeddings are fixed sines and cosines of band and time, so spectrograms may have any length.
+    Frames that do not fill a patch are dropped.
 
     Args:
-        n_mels: mel bands ``F`` of the spectrograms, a multiple of the patch's.
+        n_mels: mel bands ``F`` of the spectrograms, a multiple of ``patch[0]``.
         patch: bands and frames of a patch.
-        width: of the tokens, ``features_dim``; a multiple of 4 and of ``heads``.
-        depth: layers.
-        heads: of the attention.
+        width: width of the tokens and ``features_dim``, a multiple of 4 and of ``heads``.
+        depth: number of Transformer layers.
+        heads: number of attention heads.
     """
 
     def __init__(
@@ -122,8 +125,8 @@ class SpectrogramViT(nn.Module):
         super().__init__()
         if n_mels % patch[0] or width % 4 or width % heads:
             raise ValueError(
-                f"n_mels ({n_mels}) must be a multiple of the patch's bands ({patch[0]}), "
-                f"width ({width}) one of 4 and of heads ({heads})"
+                f"n_mels ({n_mels}) must be a multiple of the patch's bands ({patch[0]}) "
+                f"and width ({width}) a multiple of 4 and of heads ({heads})"
             )
         self.features_dim = width
         self.patches = nn.Conv2d(1, width, patch, stride=patch)
@@ -138,17 +141,18 @@ class SpectrogramViT(nn.Module):
         )
 
     def forward(self, view: Tensor) -> Tensor:
-        """``[B, 1, F, T]`` to ``[B, features_dim]``."""
-        x = self.patches(view)
+        """Encodes ``[B, 1, F, T]`` as ``[B, features_dim]``."""
+        patches = self.patches(view)
+        n_bands, n_frames = patches.shape[2:]
         half = self.features_dim // 2
-        bands = _waves(x.shape[2], half, x.device)[:, :, None].expand(-1, -1, x.shape[3])
-        time = _waves(x.shape[3], half, x.device)[:, None].expand(-1, x.shape[2], -1)
-        tokens = (x + torch.cat([bands, time])).flatten(2).transpose(1, 2)
-        return self.layers(tokens).mean(1)
+        bands = repeat(_waves(n_bands, half, view.device), "c f -> c f t", t=n_frames)
+        frames = repeat(_waves(n_frames, half, view.device), "c t -> c f t", f=n_bands)
+        tokens = rearrange(patches + torch.cat([bands, frames]), "b c f t -> b (f t) c")
+        return reduce(self.layers(tokens), "b n c -> b c", "mean")
 
 
 def _waves(n: int, width: int, device: torch.device) -> Tensor:
-    """Sines and cosines of ``n`` positions, ``[width, n]`` (Vaswani et al., 2017)."""
+    """Returns sines and cosines of ``n`` positions, ``[width, n]`` (Vaswani et al., 2017)."""
     rates = 10_000 ** -(torch.arange(width // 2, device=device) / (width // 2))
     angles = rates[:, None] * torch.arange(n, device=device)
     return torch.cat([angles.sin(), angles.cos()])
@@ -159,10 +163,8 @@ def _pooled(n_in: int, n_out: int) -> list[nn.Module]:
 
 
 def _frames(x: Tensor) -> Tensor:
-    """``[B, C, F, T]`` to ``[B, T, C F]``."""
-    return x.permute(0, 3, 1, 2).flatten(2)
+    return rearrange(x, "b c f t -> b t (c f)")
 
 
 def _mean_and_max(frames: Tensor) -> Tensor:
-    """``[B, T, C]`` to ``[B, C]``."""
-    return frames.mean(1) + frames.amax(1)
+    return reduce(frames, "b t c -> b c", "mean") + reduce(frames, "b t c -> b c", "max")

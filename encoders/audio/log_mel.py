@@ -1,19 +1,20 @@
-"""The front end of encoders that take spectrograms."""
+"""The log-mel front end of the spectrogram encoders."""
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torchaudio.transforms import MelScale, Spectrogram
 
 
 class LogMel(nn.Module):
-    """Waveforms to log-mel spectrograms, ``log(mel power + eps)`` with float32's eps.
+    """Computes log-mel spectrograms ``log(mel power + eps)`` of waveforms, with float32's eps.
 
     Args:
-        rate: of the waveforms, in Hz.
-        n_fft: window and transform length in samples (Hann).
-        hop: samples from frame to frame.
-        n_mels: mel bands, ``F``.
-        f_min, f_max: the bands' range in Hz.
+        rate: sampling rate of the waveforms in Hz.
+        n_fft: length of the FFT and its Hann window in samples.
+        hop: samples between frames.
+        n_mels: number of mel bands ``F``.
+        f_min, f_max: frequency range of the bands in Hz.
     """
 
     def __init__(
@@ -33,12 +34,13 @@ class LogMel(nn.Module):
         self.mel = MelScale(n_mels, rate, f_min, f_max, n_fft // 2 + 1)
 
     def frames(self, samples: int) -> int:
-        """Frames ``T`` of a waveform of that many samples."""
+        """Returns the number of frames ``T`` of a waveform with ``samples`` samples."""
         return 1 + samples // self.hop
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        """``[B, samples]`` to ``[B, 1, F, T]``."""
+        """Returns spectrograms ``[B, 1, F, T]`` of waveforms ``[B, samples]``."""
         self.to(waveforms.device)
         spectrum = self.spectrogram(waveforms)
         power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)  # abs() is slow on CPUs
-        return (self.mel(power) + torch.finfo(torch.float32).eps).log().unsqueeze(1).contiguous()
+        log_mel = (self.mel(power) + torch.finfo(torch.float32).eps).log()
+        return rearrange(log_mel, "b f t -> b 1 f t").contiguous()

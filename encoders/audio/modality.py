@@ -1,8 +1,8 @@
-"""How audio is found in data."""
+"""Audio as a modality: file names, column names and baseline features."""
 
 from functools import cache
 
-import torch
+from einops import rearrange
 from torch import Tensor
 
 from bt_multimodal.modality import Modality
@@ -16,9 +16,13 @@ def _log_mel() -> LogMel:
 
 
 def mean_and_std(view: Tensor | dict[str, Tensor]) -> Tensor:
-    """Of every log-mel band over time, ``[B, 2 F]``: of spectrograms, or made of waveforms first."""
+    """Returns mean and standard deviation over time of every log-mel band, ``[B, 2 F]``.
+
+    Args:
+        view: spectrograms ``[B, 1, F, T]``, or a view of waveforms, whose spectrograms are computed first.
+    """
     mels = _log_mel()(view["input_values"]) if isinstance(view, dict) else view
-    return torch.cat([mels.mean(-1), mels.std(-1)], dim=1).flatten(1)
+    return rearrange([mels.mean(-1), mels.std(-1)], "statistic b 1 f -> b (statistic f)")
 
 
 AUDIO = Modality(

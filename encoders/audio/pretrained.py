@@ -1,33 +1,33 @@
-"""Pretrained encoders of transformers that take waveforms, for twin fine-tuning or probing."""
+"""Pretrained audio encoders from the transformers library, for fine-tuning with twins or probing."""
 
 from typing import Any
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional
 from torchaudio.compliance.kaldi import fbank
 
-_FRAME = 400  # samples of a frame of Kaldi's at 16 kHz
+_FRAME = 400  # samples in one of Kaldi's frames at 16 kHz
 
 
 class PretrainedWaveform(nn.Module):
-    """wav2vec 2.0, HuBERT, WavLM or their kin, averaged over the frames that hold sound.
+    """wav2vec 2.0, HuBERT, WavLM or a similar model, averaged over the frames that hold sound.
 
-    Views are those of `WaveformViews`. Models whose first layer normalises over time
-    (``feat_extract_norm="group"``, such as wav2vec2-base) hear the padding through it; those with
-    ``"layer"`` do not.
+    Its views come from `WaveformViews`. Padding affects the features of models whose first layer normalises
+    over time (``feat_extract_norm="group"``, such as wav2vec2-base), but not of those with ``"layer"``.
 
     Args:
         name: a hub name or a local folder.
-        freeze_front: keep the convolutions that turn samples into frames as they are.
+        freeze_front: freeze the convolutions that turn samples into frames.
 
     Raises:
-        ValueError: no such model, or one that does not take waveforms.
+        ValueError: if there is no such model, or it does not take waveforms.
     """
 
     def __init__(self, name: str, freeze_front: bool = True):
         super().__init__()
-        # Its own masking and layer dropping are for another objective.
+        # The model's own masking and layer dropping serve another objective.
         self.model = _load(name, apply_spec_augment=False, layerdrop=0.0)
         if not hasattr(self.model, "_get_feat_extract_output_lengths"):
             raise ValueError(f"{name!r} is a {type(self.model).__name__}, which does not take waveforms")
@@ -36,25 +36,26 @@ class PretrainedWaveform(nn.Module):
         self.features_dim = int(self.model.config.hidden_size)
 
     def forward(self, view: dict[str, Tensor]) -> Tensor:
-        """``input_values`` and ``attention_mask``, both ``[B, S]``, to ``[B, features_dim]``."""
+        """Encodes ``input_values`` and ``attention_mask``, both ``[B, S]``, as ``[B, features_dim]``."""
         frames = self.model(**view).last_hidden_state
         lengths = self.model._get_feat_extract_output_lengths(view["attention_mask"].sum(1))
-        heard = torch.arange(frames.shape[1], device=frames.device) < lengths.clamp(min=1)[:, None]
-        return _masked_mean(frames, heard)
+        mask = torch.arange(frames.shape[1], device=frames.device) < lengths.clamp(min=1)[:, None]
+        return _masked_mean(frames, mask)
 
 
 class PretrainedAST(nn.Module):
     """The Audio Spectrogram Transformer (Gong et al., 2021), averaged over the patches that hold sound.
 
-    Views are those of `WaveformViews` with ``normalise: false``, at 16 kHz; sound beyond the model's
-    length (10.24 s for the published ones) is cut. Its front end is Kaldi's log-mel energies.
+    Its views come from `WaveformViews` with ``normalise: false`` at 16 kHz. Sound beyond the model's length
+    (10.24 s for the published ones) is cut. The front end is Kaldi's log-mel energies.
 
     Args:
         name: a hub name or a local folder.
-        mean, std: of AudioSet's log-mels, which the published models are normalised by.
+        mean, std: mean and standard deviation of AudioSet's log-mels, which normalise the published
+            models' inputs.
 
     Raises:
-        ValueError: no such model, or another kind of model.
+        ValueError: if there is no such model, or it is not an Audio Spectrogram Transformer.
     """
 
     def __init__(self, name: str, mean: float = -4.2677393, std: float = 4.5689974):
@@ -67,22 +68,23 @@ class PretrainedAST(nn.Module):
         self.features_dim = int(config.hidden_size)
 
     def forward(self, view: dict[str, Tensor]) -> Tensor:
-        """``input_values`` and ``attention_mask``, both ``[B, S]``, to ``[B, features_dim]``."""
+        """Encodes ``input_values`` and ``attention_mask``, both ``[B, S]``, as ``[B, features_dim]``."""
         config = self.model.config
         lengths = view["attention_mask"].sum(1)
         mels = view["input_values"].new_zeros(len(lengths), config.max_length, config.num_mel_bins)
         counts = []
         with torch.autocast(mels.device.type, enabled=False):
             for row, wave, length in zip(mels, view["input_values"].float(), lengths.tolist(), strict=True):
-                sound = functional.pad(wave[:length], (0, max(0, _FRAME - length)))  # one frame at least
+                sound = functional.pad(wave[:length], (0, max(0, _FRAME - length)))  # at least one frame
                 energies = fbank(sound[None], num_mel_bins=config.num_mel_bins, window_type="hanning")
                 counts.append(min(len(energies), config.max_length))
                 row[: counts[-1]] = energies[: counts[-1]]
         patches = self.model((mels - self.mean) / (2 * self.std)).last_hidden_state[:, 2:]
         columns = 1 + (config.max_length - config.patch_size) // config.time_stride
         starts = config.time_stride * torch.arange(columns, device=mels.device)
-        heard = starts < torch.tensor(counts, device=mels.device)[:, None]
-        return _masked_mean(patches, heard.repeat(1, patches.shape[1] // columns))  # bands, then time
+        mask = starts < torch.tensor(counts, device=mels.device)[:, None]
+        rows = patches.shape[1] // columns
+        return _masked_mean(patches, repeat(mask, "b t -> b (f t)", f=rows))
 
 
 def _load(name: str, **options: Any) -> Any:
@@ -92,10 +94,10 @@ def _load(name: str, **options: Any) -> Any:
         model = AutoModel.from_pretrained(name, config=AutoConfig.from_pretrained(name, **options))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot load {name!r}: {' '.join(str(error).split())}") from error
-    return model.train()  # as any new module; transformers gives it in evaluation mode
+    return model.train()  # like any new module; transformers returns it in evaluation mode
 
 
-def _masked_mean(frames: Tensor, heard: Tensor) -> Tensor:
-    """``[B, T, F]`` and ``[B, T]`` to ``[B, F]``."""
-    weights = heard.unsqueeze(2).to(frames.dtype)
+def _masked_mean(frames: Tensor, mask: Tensor) -> Tensor:
+    """Returns the mean ``[B, F]`` of frames ``[B, T, F]`` where ``mask [B, T]`` is true."""
+    weights = rearrange(mask, "b t -> b t 1").to(frames.dtype)
     return (frames * weights).sum(1) / weights.sum(1)

@@ -1,4 +1,4 @@
-"""Sounds that need no data: synthesised tones and noises, honest about what they are."""
+"""An embedded data set of synthesised tones and noises."""
 
 import io
 from collections.abc import Callable
@@ -11,27 +11,27 @@ RATE, PER_CLASS = 16_000, 100
 
 
 def synthetic() -> dict[str, list[Any]]:
-    """Ten kinds of sound, 100 clips of one second each, as WAV files in memory.
+    """Returns 100 clips of one second of each of ten kinds of sound, as WAV files in memory.
 
-    Pitch, rates, loudness, onset and background noise (0 to 20 dB below the sound) are random, the
-    same in every run.
+    Pitch, rates, loudness, onset and background noise (0 to 20 dB below the sound) are random but the same
+    in every run.
     """
     import soundfile
 
     random = np.random.default_rng(0)
     clips, labels = [], []
-    for name, make in _KINDS.items():
+    for name, synthesise in _KINDS.items():
         for _ in range(PER_CLASS):
             buffer = io.BytesIO()
-            soundfile.write(buffer, _clip(random, make), RATE, format="WAV", subtype="PCM_16")
+            soundfile.write(buffer, _clip(random, synthesise), RATE, format="WAV", subtype="PCM_16")
             clips.append(buffer.getvalue())
             labels.append(name)
     return {"audio": clips, "label": labels}
 
 
-def _clip(random: Generator, make: Callable[[Generator, np.ndarray], np.ndarray]) -> np.ndarray:
+def _clip(random: Generator, synthesise: Callable[[Generator, np.ndarray], np.ndarray]) -> np.ndarray:
     n = int(RATE * random.uniform(0.4, 0.9))
-    sound = make(random, np.arange(n) / RATE)
+    sound = synthesise(random, np.arange(n) / RATE)
     sound = sound / (np.sqrt(np.mean(sound**2)) + 1e-9)
     fade = min(n // 4, int(RATE * random.uniform(0.005, 0.1)))
     sound[:fade] *= np.linspace(0, 1, fade)
@@ -92,8 +92,8 @@ def _bursts(random: Generator, t: np.ndarray) -> np.ndarray:
 
 
 def _clicks(random: Generator, t: np.ndarray) -> np.ndarray:
-    since = np.mod(t, 1 / random.uniform(5, 20))
-    return np.exp(-since * 400) * np.sin(2 * np.pi * _pitch(random, 800, 3000) * since)
+    elapsed = np.mod(t, 1 / random.uniform(5, 20))  # since the last click
+    return np.exp(-elapsed * 400) * np.sin(2 * np.pi * _pitch(random, 800, 3000) * elapsed)
 
 
 _KINDS = {

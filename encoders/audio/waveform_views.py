@@ -1,4 +1,4 @@
-"""What a view of a clip is for encoders that take waveforms."""
+"""Augmentation set for audio as waveforms."""
 
 from typing import BinaryIO
 
@@ -12,22 +12,23 @@ from encoders.audio.decode import decode_audio, read_audio
 
 
 class WaveformViews(AugmentationSet):
-    """Distorted waveforms with masks: ``{"input_values", "attention_mask"}``, both ``[B, S]``.
+    """Augmented waveforms with masks: ``{"input_values", "attention_mask"}``, both ``[B, S]``.
 
-    Both views alike: speed, white noise at a drawn signal-to-noise ratio, a stretch of silence, gain.
-    Between the two stages padding is NaN, so that the mask needs no second tensor.
+    Each view changes the speed, adds white noise at a random signal-to-noise ratio, silences one interval and
+    changes the gain. Between the two stages, padding is NaN, so that the mask needs no second tensor.
 
     Args:
-        seconds: of sound a view at most, ``S = seconds * rate``; longer clips are cropped, each view
-            for itself.
-        rate: in Hz; other rates are resampled.
-        speed: largest share by which a view is faster or slower (linear interpolation, pitch and all).
-        noise_probability: share of the views with noise.
+        seconds: length of a view in seconds, ``S = seconds * rate`` samples. Longer clips are cropped,
+            independently for each view.
+        rate: sampling rate in Hz; clips with another rate are resampled.
+        speed: largest fraction by which a view is faster or slower (linear interpolation, which also shifts
+            the pitch).
+        noise_probability: probability that a view gets noise.
         snr: range of the signal-to-noise ratio in dB.
-        mask: largest share of a view that is silenced in one stretch.
-        gain: largest change of the volume in dB, louder or softer.
-        normalise: bring each clip to mean 0 and variance 1 over its own sound, as wav2vec 2.0 and
-            its kin expect (it undoes the gain); `PretrainedAST` wants the sound as it is.
+        mask: largest fraction of a view that is silenced, as one interval.
+        gain: largest change of the volume in dB, up or down.
+        normalise: scale each clip to mean 0 and variance 1 over its sound, as wav2vec 2.0 and similar models
+            expect (this undoes the gain). `PretrainedAST` expects unnormalised sound.
     """
 
     draws = 8
@@ -45,17 +46,17 @@ class WaveformViews(AugmentationSet):
     ):
         super().__init__()
         if not 0 <= speed < 1 or not 0 <= mask < 1:
-            raise ValueError(f"speed and mask are shares from 0 to 1, not {speed} and {mask}")
+            raise ValueError(f"speed and mask must be from 0 to below 1, not {speed} and {mask}")
         self.samples, self.rate, self.speed = round(seconds * rate), rate, speed
         self.noise_probability, self.snr, self.mask = noise_probability, snr, mask
         self.gain, self.normalise = gain, normalise
 
     def decode(self, raw: bytes) -> Tensor:
-        """A file's bytes to float32 ``[T]``."""
+        """Decodes a file's bytes to a waveform, float32 ``[samples]``."""
         return decode_audio(raw, self.rate)
 
     def draw(self, u: Tensor, view: int) -> dict[str, Tensor]:
-        """``u [B, 8]`` to parameters, the same way for both views."""
+        """Returns parameters from ``u [B, 8]``, in the same way for both views."""
         noisy = u[:, 2] < self.noise_probability
         snr = self.snr[0] + (self.snr[1] - self.snr[0]) * u[:, 3]
         return {
@@ -69,53 +70,56 @@ class WaveformViews(AugmentationSet):
         }
 
     def on_record(self, decoded: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        """A stretch long enough for the fastest view, ``[ceil((1 + speed) S)]``, NaN after a short clip."""
+        """Returns a segment long enough for the fastest view, ``[ceil((1 + speed) S)]``, padded with NaN."""
         start, size = self._place(len(decoded), parameters)
-        stretch = decoded[start : start + size]
-        return functional.pad(stretch, (0, size - len(stretch)), value=torch.nan)
+        return _padded(decoded[start : start + size], size)
 
     def read(self, file: BinaryIO, parameters: dict[str, Tensor]) -> Tensor:
-        """The same stretch of a file that may be long."""
-        stretch = read_audio(file, self.rate, lambda length: self._place(length, parameters))
-        return self.on_record(stretch, parameters)
+        """Returns the same segment of a file; the rest of a long file is not read."""
+        segment = read_audio(file, self.rate, lambda length: self._place(length, parameters))
+        return self.on_record(segment, parameters)
 
     def on_batch(self, data: Tensor, parameters: dict[str, Tensor], view: int) -> dict[str, Tensor]:
-        """The distorted view."""
+        """Augments segments from `on_record` to the view."""
         p = parameters
         steps = torch.arange(self.samples, device=data.device)
-        at = steps * p["speed"][:, None]
-        low = at.floor().long().clamp(max=data.shape[1] - 2)
-        here, next_, share = data.gather(1, low), data.gather(1, low + 1), at - low
-        x = torch.where(share > 0, torch.lerp(here, next_, share), here)  # after the last sample is NaN
-        heard = ~x.isnan()
+        position = steps * p["speed"][:, None]
+        low = position.floor().long().clamp(max=data.shape[1] - 2)
+        left, right, fraction = data.gather(1, low), data.gather(1, low + 1), position - low
+        # The last sample's right neighbour may be the NaN padding.
+        x = torch.where(fraction > 0, torch.lerp(left, right, fraction), left)
+        mask = ~x.isnan()
         x = x.nan_to_num(0.0)
-        length = heard.sum(1, keepdim=True).clamp(min=1)
+        length = mask.sum(1, keepdim=True).clamp(min=1)
         power = x.square().sum(1, keepdim=True) / length
         noise = ops.gaussian(p["noise"], self.samples)
         x = x + noise * (power * 10 ** (-p["snr"][:, None] / 10)).sqrt()
         size = p["masked"][:, None] * length
         start = p["mask_at"][:, None] * (length - size)
         x = x.masked_fill((steps >= start) & (steps < start + size), 0.0)
-        return self._masked(x * p["gain"][:, None], heard)
+        return self._masked(x * p["gain"][:, None], mask)
 
     def clean(self, decoded: Tensor) -> Tensor:
-        """The first ``seconds``, ``[S]``, NaN after a short clip."""
-        stretch = decoded[: self.samples]
-        return functional.pad(stretch, (0, self.samples - len(stretch)), value=torch.nan)
+        """Returns the first ``seconds``, ``[S]``, padded with NaN."""
+        return _padded(decoded[: self.samples], self.samples)
 
     def clean_batch(self, data: Tensor) -> dict[str, Tensor]:
-        """``[B, S]`` to the undistorted view."""
+        """Returns the view without augmentation of segments ``[B, S]``."""
         return self._masked(data.nan_to_num(0.0), ~data.isnan())
 
     def _place(self, length: int, parameters: dict[str, Tensor]) -> tuple[int, int]:
-        """First sample and number of samples of a stretch; the latter also of a shorter clip."""
+        """Returns a segment's first sample and its number of samples, which may exceed a short clip's."""
         size = int(self.samples * (1 + self.speed)) + 1
         return int(float(parameters["offset"]) * max(0, length - size + 1)), size
 
-    def _masked(self, x: Tensor, heard: Tensor) -> dict[str, Tensor]:
-        """The view, 0 where nothing is heard."""
+    def _masked(self, x: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Returns the view, which is 0 outside the mask."""
         if self.normalise:
-            length = heard.sum(1, keepdim=True).clamp(min=1)
-            x = x - (x * heard).sum(1, keepdim=True) / length
-            x = x / ((x * heard).square().sum(1, keepdim=True) / length + 1e-7).sqrt()
-        return {"input_values": x * heard, "attention_mask": heard.long()}
+            length = mask.sum(1, keepdim=True).clamp(min=1)
+            x = x - (x * mask).sum(1, keepdim=True) / length
+            x = x / ((x * mask).square().sum(1, keepdim=True) / length + 1e-7).sqrt()
+        return {"input_values": x * mask, "attention_mask": mask.long()}
+
+
+def _padded(wave: Tensor, size: int) -> Tensor:
+    return functional.pad(wave, (0, size - len(wave)), value=torch.nan)

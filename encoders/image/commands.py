@@ -1,4 +1,4 @@
-"""The commands on images. What they import waits until they run."""
+"""The image commands. Each imports what it needs only when it runs."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ NAME = "image"
 
 
 def modality() -> "Modality":
-    """How images are opened."""
+    """Returns how image data is opened."""
     from encoders.image.modality import IMAGES
 
     return IMAGES
@@ -27,12 +27,12 @@ def pretrain(argv: Sequence[str] | None = None) -> int:
 
     --data.source is a folder of pictures (with or without train/ and test/; subfolders are labels), a CSV,
     TSV or JSONL manifest, a Parquet or tar file (WebDataset) or a folder of them, a hub data set's name, or
-    sklearn:digits. --model.encoder is a class path, yours included: my_lab.MyEncoder is any nn.Module with
-    features_dim.
+    sklearn:digits. --model.encoder is a class path, also of your own code: my_lab.MyEncoder is any nn.Module
+    with features_dim.
 
     The run directory keeps config.yaml, metrics.csv, checkpoints/, encoder.safetensors, curves.png and, where
-    there are labels, features.png, table.txt and table.json. The same command with the same --run_dir
-    continues a run that was stopped.
+    there are labels, features.png, table.txt and table.json. Repeat a command with the same --run_dir to
+    resume a stopped run.
     """
     from bt_multimodal.commands.pretrain import pretrain as command
 
@@ -44,11 +44,13 @@ def linear(argv: Sequence[str] | None = None) -> int:
 
         bt-multimodal image linear --encoder runs/digits/TIME --data.source sklearn:digits
 
-    --encoder is a run directory or an encoder.safetensors; --data.source is as in pretraining, with labels.
+    --encoder is a run directory or an encoder.safetensors file; --data.source is as in pretraining, with
+    labels.
 
-    The table compares raw pixels, the encoder untrained (same class, fresh weights) and trained: kNN
-    (k = 20), a linear probe on all labels, and linear probes on a few labels a class over several draws
-    (mean and standard deviation). Where the source has no test split, 20 % are held out.
+    The table has three rows: raw pixels, the untrained encoder (same class, random weights) and the trained
+    encoder. Its columns are kNN (k = 20), a linear probe on all labels, and linear probes on a few labels per
+    class over several draws (mean and standard deviation). If the source has no test split, 20 % are held
+    out.
     """
     from bt_multimodal.commands.probe import probe
 
@@ -60,13 +62,13 @@ def classify(argv: Sequence[str] | None = None) -> int:
 
         bt-multimodal image classify --config image/imagenet_linear --encoder RUN --data.source FOLDER
 
-    --encoder is a run directory or an encoder.safetensors (`image convert` makes one of the reference code's
-    files); --fresh true measures the same network with fresh weights. --data.source is as in pretraining,
-    with labels; --data.subset is a text file with the names of the training pictures to use, such as the
-    published 1 % of ImageNet.
+    --encoder is a run directory or an encoder.safetensors file (`image convert` writes one from the reference
+    code's files); --fresh true trains the same network from random weights. --data.source is as in
+    pretraining, with labels; --data.subset is a text file with the names of the training pictures to use,
+    such as the published 1 % of ImageNet.
 
-    It prints top-1 and top-5 on the test split; the run directory keeps config.yaml, checkpoints/, table.txt
-    and table.json.
+    The command prints top-1 and top-5 accuracy on the test split. The run directory keeps config.yaml,
+    checkpoints/, table.txt and table.json.
     """
     from bt_multimodal.commands.classify import classify as command
 
@@ -74,18 +76,19 @@ def classify(argv: Sequence[str] | None = None) -> int:
 
 
 def svm(argv: Sequence[str] | None = None) -> int:
-    """Train linear SVMs on a frozen image encoder, one a class, in the recipe of VOC07 classification.
+    """Train one linear SVM per class on a frozen image encoder, by the recipe of VOC07 classification.
 
         bt-multimodal image svm --config image/voc07_svm --encoder RUN --data.source VOCdevkit/VOC2007
 
     --data.source is a folder with JPEGImages/ and ImageSets/Main/CLASS_SPLIT.txt. --run_dir keeps
-    config.yaml, table.txt, table.json and svms.json (each class's average precision, its C, and what C was
-    chosen by); without it the table is only printed.
+    config.yaml, table.txt, table.json and svms.json (each class's average precision, its C, and the scores
+    by which C was chosen); without it the table is only printed.
 
-    The table compares raw pixels (averaged to 32 x 32 where there are more), the encoder untrained (same
-    class, fresh weights) and trained. Each class's C is chosen by cross-validation on the training split. The
-    figures are the mean over the classes of the whole area under the precision-recall curve, and of VOC07's
-    11-point average. A picture in which a class is marked as difficult does not count in that class's test.
+    The table compares raw pixels (larger pictures are averaged to 32 x 32), the untrained encoder (same
+    class, random weights) and the trained encoder. Each class's C is chosen by cross-validation on the
+    training split. The columns are the means over the classes of the whole area under the precision-recall
+    curve and of VOC07's 11-point average. A picture in which a class is marked as difficult does not count in
+    that class's test.
     """
     from bt_multimodal.commands.svm import svm as command
 
@@ -99,26 +102,26 @@ def _voc() -> Any:
     from encoders.image.voc import open_voc
 
     def pixels(view: Any) -> Any:
-        # As they are, 224 x 224 would make 150,528 features: tens of GiB in the solver.
-        rows, columns = view.shape[2:]
-        return adaptive_avg_pool2d(view, (min(rows, 32), min(columns, 32))).flatten(1)
+        # 224 x 224 pixels would be 150,528 features: tens of GiB in the solver.
+        height, width = view.shape[2:]
+        return adaptive_avg_pool2d(view, (min(height, 32), min(width, 32))).flatten(1)
 
     return IMAGES._replace(raw_features=pixels), open_voc
 
 
 def detect(argv: Sequence[str] | None = None) -> int:
-    """Fine-tune a detector from an image encoder: Faster R-CNN or Mask R-CNN on a ResNet, C4.
+    """Fine-tune a detector from an image encoder: Faster R-CNN or Mask R-CNN on a ResNet C4.
 
         bt-multimodal image detect --config image/voc0712_detection --encoder RUN --data.source VOCdevkit
         bt-multimodal image detect --config image/coco_instances --encoder RUN --data.source COCO
 
-    --encoder is a run directory or an encoder.safetensors of a ResNet; --fresh true measures the same network
-    with fresh weights. --data.source is a VOC devkit (VOCdevkit, or a year's folder), or a folder with COCO's
-    annotations/ and pictures in folders named as the splits.
+    --encoder is a run directory or an encoder.safetensors file of a ResNet; --fresh true trains the same
+    network from random weights. --data.source is a VOC devkit (VOCdevkit, or one year's folder), or a folder
+    with COCO's annotations/ and one folder of pictures per split.
 
-    It prints the average precision on the test split; the run directory keeps config.yaml, checkpoints/,
-    table.txt, table.json and detections.png: some test pictures with their objects and, below, with the
-    detections.
+    The command prints the average precision on the test split. The run directory keeps config.yaml,
+    checkpoints/, table.txt, table.json and detections.png: some test pictures with their objects and, below,
+    with the detections.
     """
     from encoders.image.detection.command import detect as command
 
@@ -133,10 +136,10 @@ def convert(argv: Sequence[str] | None = None) -> int:
         bt-multimodal image convert runs/imagenet_resnet50/TIME FOLDER --to hub
 
     The source is the reference code's checkpoint.pth or released resnet50.pth, a run directory, or an
-    encoder.safetensors. The formats:
+    encoder.safetensors file. The formats:
 
-    encoder       what `image linear` and its siblings take
-    torchvision   torchvision's names, .pth or .safetensors; only the head is missing
+    encoder       for `image linear` and the other tasks
+    torchvision   a state dict with torchvision's names, .pth or .safetensors, without the head
     hub           a folder for timm and transformers (config, weights, model card with the run's table)
     """
     from bt_multimodal.commands.cli import arguments_of, guarded
@@ -159,7 +162,7 @@ def convert(argv: Sequence[str] | None = None) -> int:
 
 
 def convert_parser(doc: str) -> argparse.ArgumentParser:
-    """The arguments of `convert`."""
+    """Returns the parser of `convert`'s arguments."""
     parser = _parser(doc)
     parser.add_argument("source", help="what to convert")
     parser.add_argument("target", help="the file or folder to write")
@@ -168,16 +171,16 @@ def convert_parser(doc: str) -> argparse.ArgumentParser:
 
 
 def ablations(argv: Sequence[str] | None = None) -> int:
-    """Pretrain once a config and seed, probe every encoder, and print one table: the paper's ablations.
+    """Pretrain and probe one encoder per config and seed, and print one table: the paper's ablations.
 
         bt-multimodal image ablations --base configs/image/ablations_miniature.yaml --seeds 0 1 2
             --out runs/ablations --ablations configs/image/ablations/*.yaml
             --published configs/image/ablations/published.csv
 
-    Keys of `image pretrain` after a lone -- go to every run: -- --trainer.max_epochs 5
+    Keys of `image pretrain` after a separate -- apply to every run: -- --trainer.max_epochs 5
 
-    The table has weighted kNN (k = 20) and a linear probe on all labels, on the test split, with raw pixels
-    and the untrained encoder beside them.
+    The columns are weighted kNN (k = 20) and a linear probe on all labels, both on the test split. Raw pixels
+    and the untrained encoder are rows of the same table.
     """
     from bt_multimodal.commands.cli import FAILED, arguments_of, fail, guarded
 
@@ -207,14 +210,14 @@ def ablations(argv: Sequence[str] | None = None) -> int:
 
 
 def ablations_parser(doc: str) -> argparse.ArgumentParser:
-    """The arguments of `ablations`."""
+    """Returns the parser of `ablations`' arguments."""
     parser = _parser(doc)
     parser.add_argument("--base", type=Path, required=True, help="a config of `image pretrain`")
-    parser.add_argument("--ablations", type=Path, nargs="*", default=[], help="laid over it, a row each")
-    parser.add_argument("--published", type=Path, help="a CSV file with ablation,top_1")
+    parser.add_argument("--ablations", type=Path, nargs="*", default=[], help="configs over it, one row each")
+    parser.add_argument("--published", type=Path, help="a CSV file with columns ablation,top_1")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default 0 1 2")
-    parser.add_argument("--out", type=Path, required=True, help="where the runs go")
-    parser.add_argument("--processes", type=int, default=1, help="runs side by side (default 1)")
+    parser.add_argument("--out", type=Path, required=True, help="the folder for the runs")
+    parser.add_argument("--processes", type=int, default=1, help="runs in parallel (default 1)")
     return parser
 
 

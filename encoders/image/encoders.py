@@ -1,7 +1,7 @@
 """Image encoders: any classifier of torchvision or timm without its head, and a small ConvNet.
 
-Each is an ``nn.Module`` with ``features_dim`` that takes float ``[B, C, H, W]`` and gives
-``[B, features_dim]``. Weights are random: pretrained ones are loaded from a checkpoint.
+Each is an ``nn.Module`` that takes float ``[B, C, H, W]`` and returns features ``[B, features_dim]``. Weights
+are random; pretrained ones are loaded from a checkpoint.
 """
 
 import difflib
@@ -15,37 +15,37 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 
-def _unknown(name: str, known: Iterable[str], where: str) -> ValueError:
+def _unknown(name: str, known: Iterable[str], library: str) -> ValueError:
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
-    return ValueError(f"{where} has no classifier {name!r}; the nearest name is {near[0]!r}")
+    return ValueError(f"{library} has no classifier {name!r}; the nearest name is {near[0]!r}")
 
 
-def _take_off_head(module: nn.Module, name: str) -> int:
-    """Replace the last ``Linear`` of the module tree by the identity; the width it took."""
+def _remove_head(module: nn.Module, name: str) -> int:
+    """Replaces the last ``Linear`` of the module tree by the identity and returns its input width."""
     linear = [(path, m) for path, m in module.named_modules() if isinstance(m, nn.Linear)]
     if not linear:
-        raise ValueError(f"{name} does not end in a Linear layer, so there is no head to take off")
+        raise ValueError(f"{name} does not end in a Linear layer, so there is no head to remove")
     path, head = linear[-1]
     module.set_submodule(path, nn.Identity(), strict=True)
     return head.in_features
 
 
 class TorchvisionEncoder(nn.Module):
-    """A torchvision classifier by name, its last linear layer taken off.
+    """A torchvision classifier without its last linear layer.
 
-    The network is ``self.module``, so its state dict has torchvision's own keys.
+    The network is ``self.module``, so its state dict has torchvision's keys.
 
     Args:
-        name: as ``torchvision.models.list_models(module=torchvision.models)`` has it.
-        small_stem: ResNets only: a 3 x 3 stem of stride 1 and no max-pooling, for pictures of
-            about 32 pixels (SimCLR, Chen et al., 2020, appendix B.9).
-        zero_init_residual: ResNets only: every residual branch starts at zero, as in the reference
-            code of Barlow Twins. Other networks have no such choice and ignore it.
-        width: ResNets only: channels of the stem, 64 as published; all layers are scaled with it.
+        name: a name in ``torchvision.models.list_models(module=torchvision.models)``.
+        small_stem: for ResNets, use a 3 x 3 stem of stride 1 and no max-pooling, for pictures of about 32
+            pixels (SimCLR, Chen et al., 2020, appendix B.9).
+        zero_init_residual: for ResNets, start every residual branch at zero, as the reference code of Barlow
+            Twins does. Other networks ignore it.
+        width: for ResNets, channels of the stem; all layers scale with it. Published networks have 64.
 
     Raises:
-        ValueError: unknown name, no linear head, a ``width`` that is not positive, or ``small_stem`` or
-            ``width`` with another network.
+        ValueError: if the name is unknown, the network has no linear head, ``width`` is not positive, or
+            ``small_stem`` or ``width`` is used with another network.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class TorchvisionEncoder(nn.Module):
         if small_stem and not is_resnet:
             raise ValueError(f"small_stem is for ResNets, not for {name}")
         if width != 64 and not (is_resnet and width > 0):
-            raise ValueError(f"width is for ResNets, and positive: not {width} for {name}")
+            raise ValueError(f"width is for ResNets and must be positive, not {width} for {name}")
         options: dict[str, Any] = {"zero_init_residual": zero_init_residual} if is_resnet else {}
         if name in ("googlenet", "inception_v3"):
-            # Their auxiliary heads make the output of training a tuple; init_weights unset warns.
+            # With auxiliary heads the output in training is a tuple; without init_weights they warn.
             options = {"aux_logits": False, "init_weights": True}
         self.name = name
         self.module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
-        self.features_dim = _take_off_head(self.module, name)
+        self.features_dim = _remove_head(self.module, name)
         if width != 64:
             self.features_dim = self.features_dim * width // 64
             _scale_channels(self.module, width)
@@ -81,17 +81,17 @@ class TorchvisionEncoder(nn.Module):
             self.module.set_submodule("maxpool", nn.Identity(), strict=True)
 
     def forward(self, view: Tensor) -> Tensor:
-        """``[B, 3, H, W]`` to ``[B, features_dim]``."""
-        return self.module(_laid_out(view))
+        """Encodes ``[B, 3, H, W]`` as ``[B, features_dim]``."""
+        return self.module(_channels_last_on_gpu(view))
 
 
-def _laid_out(view: Tensor) -> Tensor:
-    """On a GPU with channels last, in which tensor cores convolve: 1.7 times the reference recipe's speed."""
+def _channels_last_on_gpu(view: Tensor) -> Tensor:
+    """Returns the view in the layout that tensor cores use: the reference recipe is 1.7 times as fast."""
     return view.contiguous(memory_format=torch.channels_last) if view.is_cuda else view
 
 
 def _scale_channels(resnet: nn.Module, width: int) -> None:
-    """Replace a ResNet's convolutions and norms by ``width / 64`` as wide ones, initialised alike."""
+    """Replaces a ResNet's convolutions and norms by ones ``width / 64`` as wide, initialised the same way."""
     for path, layer in list(resnet.named_modules()):
         old: Any = layer
         new: nn.Module
@@ -105,7 +105,7 @@ def _scale_channels(resnet: nn.Module, width: int) -> None:
             nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(layer, nn.BatchNorm2d):
             new = nn.BatchNorm2d(old.num_features * width // 64)
-            # The last norm of a residual branch starts at zero, where the original's does.
+            # Keeps the zero with which the last norm of a residual branch may start.
             nn.init.constant_(new.weight, old.weight[0].item())
         else:
             continue
@@ -113,14 +113,14 @@ def _scale_channels(resnet: nn.Module, width: int) -> None:
 
 
 class TimmEncoder(nn.Module):
-    """A timm network by name, pooled and without its head.
+    """A timm network with its pooling and without its head.
 
     Args:
-        name: as ``timm.list_models()`` has it.
+        name: a name in ``timm.list_models()``.
 
     Raises:
-        ValueError: unknown name.
-        ModuleNotFoundError: timm is not installed; the message says what to install.
+        ValueError: if the name is unknown.
+        ModuleNotFoundError: if timm is not installed; the message says what to install.
     """
 
     def __init__(self, name: str):
@@ -129,34 +129,34 @@ class TimmEncoder(nn.Module):
             import timm  # an extra, and slow to import
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
-                "TimmEncoder needs timm: pip install timm (or this project's extra, timm)"
+                "TimmEncoder needs timm: pip install timm (or this project's timm extra)"
             ) from error
         if not timm.is_model(name):
             raise _unknown(name, timm.list_models(), "timm")
         module: Any = timm.create_model(name, pretrained=False, num_classes=0)
         self.name, self.module = name, module
-        # Some networks keep a layer between pooling and head, and so end wider than num_features.
+        # Some networks keep a layer between pooling and head, which is wider than num_features.
         self.features_dim = int(getattr(module, "head_hidden_size", None) or module.num_features)
 
     def forward(self, view: Tensor) -> Tensor:
-        """``[B, 3, H, W]`` to ``[B, features_dim]``."""
-        return self.module(_laid_out(view))
+        """Encodes ``[B, 3, H, W]`` as ``[B, features_dim]``."""
+        return self.module(_channels_last_on_gpu(view))
 
 
 class ConvNet(nn.Module):
     """A small ConvNet for pictures of 8 to 32 pixels.
 
-    A 3 x 3 stem, then for each further width a 3 x 3 convolution of stride 2, each with BatchNorm
-    and ReLU, then the average over each of ``grid`` x ``grid`` parts of the picture.
+    The network has a 3 x 3 stem and, for each further width, a 3 x 3 convolution of stride 2, all with
+    BatchNorm and ReLU. Average pooling over ``grid`` x ``grid`` cells of the picture follows.
 
     Args:
         widths: channels of the stem and of each stage; ``features_dim`` is the last times ``grid^2``.
         in_channels: 3 for colour, 1 for greyscale.
-        depth: further 3 x 3 convolutions of the same width in each stage.
-        grid: parts per side; 1 is global average pooling, more keep where in the picture it was.
+        depth: additional 3 x 3 convolutions of the same width in each stage.
+        grid: cells per side. 1 is global average pooling; more cells preserve position.
 
     Raises:
-        ValueError: no widths, or a ``grid`` under 1.
+        ValueError: if ``widths`` is empty or ``grid`` is below 1.
     """
 
     def __init__(
@@ -168,9 +168,9 @@ class ConvNet(nn.Module):
     ):
         super().__init__()
         if not widths:
-            raise ValueError("widths is empty: a ConvNet needs at least the stem's")
+            raise ValueError("widths is empty: a ConvNet needs at least the stem's width")
         if grid < 1:
-            raise ValueError(f"grid is 1 or more, not {grid}")
+            raise ValueError(f"grid must be 1 or more, not {grid}")
         layers = _convolution(in_channels, widths[0], 1)
         for narrow, wide in pairwise(widths):
             layers += _convolution(narrow, wide, 2)
@@ -178,11 +178,11 @@ class ConvNet(nn.Module):
                 layers += _convolution(wide, wide, 1)
         self.layers = nn.Sequential(*layers)
         self.grid, self.features_dim = grid, widths[-1] * grid**2
-        # With so few channels this layout is much faster on CPUs; loading a state dict keeps it.
+        # With few channels this layout is much faster on CPUs; loading a state dict preserves it.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, view: Tensor) -> Tensor:
-        """``[B, in_channels, H, W]`` to ``[B, features_dim]``."""
+        """Encodes ``[B, in_channels, H, W]`` as ``[B, features_dim]``."""
         x = self.layers(view.contiguous(memory_format=torch.channels_last))
         return adaptive_avg_pool2d(x, self.grid).flatten(1)
 

@@ -1,4 +1,4 @@
-"""Image encoders to and from the formats of others: the reference code, torchvision, the hub."""
+"""Conversion of image encoders from and to other formats: the reference code, torchvision, the hub."""
 
 import json
 import pickle
@@ -18,7 +18,7 @@ FORMATS = ("encoder", "torchvision", "hub")
 
 
 class Source(NamedTuple):
-    """An encoder, its augmentations, and what its run said of it (empty if nothing)."""
+    """An encoder, its augmentations, and the table of its run (empty if there is none)."""
 
     encoder: TorchvisionEncoder | TimmEncoder
     augmentations: Any
@@ -26,19 +26,19 @@ class Source(NamedTuple):
 
 
 def convert(source: str | Path, target: str | Path, form: str) -> None:
-    """Write the encoder of ``source`` to ``target`` in another format.
+    """Writes the encoder of ``source`` to ``target`` in another format.
 
     Args:
         source: the reference code's ``checkpoint.pth`` or ``resnet50.pth``, a run directory, or an
-            ``encoder.safetensors``.
+            ``encoder.safetensors`` file.
         target: a file, ``.pth`` or ``.safetensors``; a folder for ``"hub"``.
-        form: ``"encoder"``: what this project's tasks take. ``"torchvision"``: a state dict with
-            torchvision's names, which loads into its network with only the head missing. ``"hub"``:
-            a folder in timm's format (config, weights, model card), which timm and the timm wrapper
-            of transformers load.
+        form: ``"encoder"``: the format of this project's tasks. ``"torchvision"``: a state dict with
+            torchvision's names, which loads into its network with only the head missing. ``"hub"``: a
+            folder in timm's format (config, weights, model card), which timm and the timm wrapper of
+            transformers load.
 
     Raises:
-        ValueError: a source that cannot be read, or an encoder that the format cannot hold.
+        ValueError: if the source cannot be read, or the format cannot hold the encoder.
     """
     source, target = Path(source), Path(target)
     endings = {"encoder": (".safetensors",), "torchvision": (".pth", ".safetensors")}
@@ -46,22 +46,23 @@ def convert(source: str | Path, target: str | Path, form: str) -> None:
         raise ValueError(f"there is no format {form!r}; there are {', '.join(FORMATS)}")
     if form in endings and target.suffix not in endings[form]:
         raise ValueError(f"{target} must end in {' or '.join(endings[form])}")
-    read = _read(source)
+    loaded = _read(source)
     if form == "hub":
-        _write_hub(target, read)
+        _write_hub(target, loaded)
         return
     if form == "encoder":
-        spec = {"class_path": _path(type(read.encoder)), "init_args": {"name": read.encoder.name}}
-        augmentations = {"class_path": _path(ReferenceViews), "init_args": {"size": read.augmentations.size}}
+        spec = {"class_path": _path(type(loaded.encoder)), "init_args": {"name": loaded.encoder.name}}
+        size = loaded.augmentations.size
+        augmentations = {"class_path": _path(ReferenceViews), "init_args": {"size": size}}
         if source.suffix != ".pth":
             raise ValueError(f"{source} is in this format already")
         target.parent.mkdir(parents=True, exist_ok=True)
-        export_encoder(target, read.encoder, spec, augmentations)
+        export_encoder(target, loaded.encoder, spec, augmentations)
         return
-    if not isinstance(read.encoder, TorchvisionEncoder):
+    if not isinstance(loaded.encoder, TorchvisionEncoder):
         raise ValueError(f"{source} holds a network of timm, not of torchvision")
-    plain = get_model(read.encoder.name, weights=None)
-    state = _state(read.encoder, plain)
+    plain = get_model(loaded.encoder.name, weights=None)
+    state = _state(loaded.encoder, plain)
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == ".pth":
         torch.save(state, target)
@@ -74,11 +75,11 @@ def _path(cls: type) -> str:
 
 
 def _state(encoder: TorchvisionEncoder | TimmEncoder, plain: nn.Module) -> dict[str, Tensor]:
-    """The encoder's weights, if ``plain`` can load them."""
+    """Returns the encoder's weights, after a check that ``plain`` can load them."""
     state = {name: tensor.contiguous() for name, tensor in encoder.module.state_dict().items()}
-    there = plain.state_dict()
+    expected = plain.state_dict()
     for name, tensor in state.items():
-        if name not in there or there[name].shape != tensor.shape:
+        if name not in expected or expected[name].shape != tensor.shape:
             raise ValueError(
                 f"{name} {list(tensor.shape)} has no place in a plain {encoder.name}: a changed network, "
                 "such as one with a small stem, cannot be written in another format"
@@ -103,19 +104,19 @@ def _read(source: Path) -> Source:
     return Source(encoder, augmentations, table.read_text() if table.is_file() else "")
 
 
-def _write_hub(folder: Path, read: Source) -> None:
+def _write_hub(folder: Path, source: Source) -> None:
     import timm  # an extra, and slow to import
 
-    name = read.encoder.name
+    name = source.encoder.name
     if not timm.is_model(name):
         raise ValueError(f"timm has no {name!r}, so nothing would load the folder")
     plain: Any = timm.create_model(name, num_classes=0)
-    state = _state(read.encoder, plain)
-    known, (size, mean, std) = plain.pretrained_cfg, _pictures(read.augmentations)
+    state = _state(source.encoder, plain)
+    timm_config, (size, mean, std) = plain.pretrained_cfg, _input_format(source.augmentations)
     config = {
         "architecture": name,
         "num_classes": 0,
-        "num_features": read.encoder.features_dim,
+        "num_features": source.encoder.features_dim,
         "pretrained_cfg": {
             "input_size": [3, size, size],
             "interpolation": "bicubic",
@@ -123,31 +124,33 @@ def _write_hub(folder: Path, read: Source) -> None:
             "mean": mean,
             "std": std,
             "num_classes": 0,
-            **{key: known.get(key) for key in ("first_conv", "classifier", "pool_size")},
+            **{key: timm_config.get(key) for key in ("first_conv", "classifier", "pool_size")},
         },
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     (folder / "model.safetensors").write_bytes(save(state, {"format": "pt"}))
-    (folder / "README.md").write_text(_card(read))
+    (folder / "README.md").write_text(_model_card(source))
 
 
-def _pictures(augmentations: Any) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
-    """Size, mean and standard deviation of the pictures that the encoder takes."""
+def _input_format(augmentations: Any) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+    """Returns size, mean and standard deviation of the pictures that the encoder takes."""
     mean, std = getattr(augmentations, "mean", IMAGENET_MEAN), getattr(augmentations, "std", IMAGENET_STD)
     return getattr(augmentations, "size", 224), tuple(mean), tuple(std)
 
 
-def _card(read: Source) -> str:
-    size, mean, std = _pictures(read.augmentations)
-    figures = f"```\n{read.figures.strip()}\n```" if read.figures else "No figures came with these weights."
+def _model_card(source: Source) -> str:
+    encoder, (size, mean, std) = source.encoder, _input_format(source.augmentations)
+    figures = "No figures came with these weights."
+    if source.figures:
+        figures = f"```\n{source.figures.strip()}\n```"
     return f"""---
 library_name: timm
 tags: [image-feature-extraction, self-supervised, barlow-twins]
 ---
-# {read.encoder.name}, trained with Barlow Twins
+# {encoder.name}, trained with Barlow Twins
 
-An image encoder without a head ({read.encoder.features_dim} features), trained without labels by Barlow Twins
+An image encoder without a head ({encoder.features_dim} features), trained without labels by Barlow Twins
 (Zbontar et al., 2021, arXiv 2103.03230) with bt_multimodal.
 
 ```python
@@ -165,42 +168,43 @@ Pictures of {size} pixels, normalised by mean {mean} and standard deviation {std
 
 
 class ReferenceWeights(NamedTuple):
-    """Weights of the reference code by torchvision's names, and of its projector by `Projector`'s."""
+    """The reference code's encoder with torchvision's names, and its projector with `Projector`'s names."""
 
     encoder: dict[str, Tensor]
     projector: dict[str, Tensor] | None
 
 
 def read_reference(path: str | Path) -> ReferenceWeights:
-    """Read the reference code's ``checkpoint.pth`` (encoder and projector) or ``resnet50.pth`` (encoder).
+    """Reads the reference code's ``checkpoint.pth`` (encoder and projector) or ``resnet50.pth`` (encoder).
 
-    https://github.com/facebookresearch/barlowtwins. Its BatchNorm of the embeddings is left out: here
-    the loss standardises. Only tensors are read, no code in the pickle is run.
+    See https://github.com/facebookresearch/barlowtwins. The BatchNorm of its embeddings is dropped, because
+    here the loss standardises. Only tensors are read; no code in the pickle runs.
 
     Raises:
-        ValueError: no such file, no such checkpoint, or a pickle that is more than tensors.
+        ValueError: if the file does not exist, is not such a checkpoint, or holds more than tensors.
     """
     if not Path(path).is_file():
         raise ValueError(f"there is no checkpoint at {path}")
     try:
-        read = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} holds more than tensors, or is damaged, and is not read") from error
     except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise ValueError(f"{path} is no checkpoint: {' '.join(str(error).split())}") from error
-    state = read.get("model", read) if isinstance(read, dict) else read
+        raise ValueError(f"{path} is not a checkpoint: {' '.join(str(error).split())}") from error
+    state = checkpoint.get("model", checkpoint) if isinstance(checkpoint, dict) else checkpoint
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ValueError(f"{path} holds no model of the reference code")
+        raise ValueError(f"{path} does not hold a model of the reference code")
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     if "conv1.weight" in state:
         return ReferenceWeights(state, None)
-    encoder = _part(state, "backbone.", "")
+    encoder = _renamed(state, "backbone.", "")
     if not encoder:
-        raise ValueError(f"{path} holds no model of the reference code: it has no backbone")
-    return ReferenceWeights(encoder, _part(state, "projector.", "layers."))
+        raise ValueError(f"{path} does not hold a model of the reference code: it has no backbone")
+    return ReferenceWeights(encoder, _renamed(state, "projector.", "layers."))
 
 
-def _part(state: dict[str, Tensor], prefix: str, new: str) -> dict[str, Tensor]:
+def _renamed(state: dict[str, Tensor], prefix: str, new: str) -> dict[str, Tensor]:
+    """Returns the tensors whose names start with ``prefix``, which ``new`` replaces."""
     return {
         new + name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)
     }

@@ -1,4 +1,4 @@
-"""How images are found in data."""
+"""Images as a modality: file names, column names and baseline features."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from bt_multimodal.modality import Modality
 
 
 def digits() -> dict[str, list[Any]]:
-    """1,797 handwritten digits of scikit-learn: uint8 arrays ``[8, 8]`` from 0 to 255, and 10 labels."""
+    """Returns scikit-learn's 1,797 handwritten digits, uint8 arrays ``[8, 8]``, and their 10 labels."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -1,7 +1,8 @@
-"""What a view of an image is: three augmentation sets, for photographs and small pictures.
+"""Augmentation sets for images: photographs, small pictures and digits.
 
-A view is float ``[B, 3, S, S]`` (digits:
-``[B, 1, S, S]``), normalised. Legend: ``B`` samples, ``H, W`` a picture's size, ``S`` a view's.
+A view is a normalised float tensor ``[B, 3, S, S]`` (digits: ``[B, 1, S, S]``).
+
+Legend: ``B`` samples, ``H, W`` size of a picture, ``S`` size of a view.
 """
 
 import math
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -25,23 +27,24 @@ CROP_RATIO = (3 / 4, 4 / 3)
 
 
 def _symmetric(u: Tensor, strength: float) -> Tensor:
-    """Uniform in ``[-strength, strength)``."""
+    """Maps ``u`` in [0, 1) to ``[-strength, strength)``."""
     return strength * (2 * u - 1)
 
 
 class ReferenceViews(AugmentationSet):
-    """The two views of Zbontar et al. (2021), appendix A, as their released code makes them.
+    """The augmentations of Zbontar et al. (2021), appendix A, as in their released code.
 
-    Both: random resized crop (bicubic), flip 0.5, colour jitter 0.8 in random order, greyscale 0.2.
-    Then blur with probability 1.0 in the first view and 0.1 in the second, solarisation with 0.0
-    and 0.2. The crop is PIL's, on the worker; the rest runs on the batch, in floats.
+    Both views apply a random resized crop (bicubic), a flip with probability 0.5, colour jitter in random
+    order with 0.8 and greyscale with 0.2. Blur follows with probability 1.0 in the first view and 0.1 in the
+    second, and solarisation with 0.0 and 0.2. PIL crops in the worker; everything else runs on the batch, in
+    floats.
 
     Args:
-        size: side ``S`` of a view in pixels. Evaluation resizes the shorter side to ``256 / 224 S``
-            (bicubic) and takes the centre.
-        crop_scale: range of the crop's area, as a share of the picture's.
-        flip, jitter, grey: probabilities in either view.
-        blur, solarise: probabilities in the first and in the second view.
+        size: side ``S`` of a view in pixels. Evaluation resizes the shorter side to ``256 / 224 S`` (bicubic)
+            and crops the centre.
+        crop_scale: range of the crop's area as a fraction of the picture's.
+        flip, jitter, grey: probabilities, the same for both views.
+        blur, solarise: probabilities for the first and the second view.
     """
 
     strengths = (0.4, 0.4, 0.2)  # brightness, contrast, saturation
@@ -61,26 +64,26 @@ class ReferenceViews(AugmentationSet):
     ):
         super().__init__()
         if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-            raise ValueError(f"crop_scale is a range within (0, 1], not {crop_scale}")
+            raise ValueError(f"crop_scale must be a range within (0, 1], not {crop_scale}")
         for name, p in (("flip", flip), ("jitter", jitter), ("grey", grey), *(("blur", p) for p in blur),
                         *(("solarise", p) for p in solarise)):  # fmt: skip
             if not 0 <= p <= 1:
-                raise ValueError(f"{name} is a probability, not {p}")
+                raise ValueError(f"{name} must be a probability, not {p}")
         self.size, self.crop_scale, self.flip, self.jitter, self.grey = size, crop_scale, flip, jitter, grey
         self.blur, self.solarise = blur, solarise
 
     def decode(self, raw: bytes | np.ndarray) -> Tensor:
-        """Any picture to uint8 ``[3, H, W]``."""
+        """Decodes any picture to uint8 ``[3, H, W]``."""
         return decode_rgb(raw)
 
     def draw(self, u: Tensor, view: int) -> dict[str, Tensor]:
-        """``u [B, 36]`` to parameters. The crop stays 22 uniform numbers until the size is known."""
+        """Returns parameters from ``u [B, 36]``. The crop stays 22 random numbers until the size is known."""
         jittered = u[:, 23] < self.jitter
         factors = 1 + (2 * u[:, 24:27] - 1) * u.new_tensor(self.strengths)
         return {
             "crop": u[:, :22],
             "flip": u[:, 22] < self.flip,
-            "factors": torch.where(jittered.unsqueeze(1), factors, 1.0),
+            "factors": torch.where(rearrange(jittered, "b -> b 1"), factors, 1.0),
             "hue": torch.where(jittered, _symmetric(u[:, 27], self.hue), 0.0),
             "order": u[:, 28:32].argsort(1),
             "grey": u[:, 32] < self.grey,
@@ -90,42 +93,42 @@ class ReferenceViews(AugmentationSet):
         }
 
     def on_record(self, decoded: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        """Crop and resize: uint8 ``[3, H, W]`` to uint8 ``[3, S, S]``."""
-        rows, columns = decoded.shape[1:]
-        box = ops.reference_crop_box(parameters["crop"], rows, columns, self.crop_scale, CROP_RATIO)
+        """Crops and resizes uint8 ``[3, H, W]`` to uint8 ``[3, S, S]``."""
+        height, width = decoded.shape[1:]
+        box = ops.reference_crop_box(parameters["crop"], height, width, self.crop_scale, CROP_RATIO)
         return ops.crop_and_resize(decoded, box, self.size, Image.Resampling.BICUBIC)
 
     def on_batch(self, data: Tensor, parameters: dict[str, Tensor], view: int) -> Tensor:
-        """uint8 ``[B, 3, S, S]`` to the normalised view."""
+        """Returns the normalised view of uint8 ``[B, 3, S, S]``."""
         p = parameters
         x = ops.flip_where(data.to(torch.float32) / 255, p["flip"])
         x = ops.colour_jitter(x, p["factors"], p["hue"], p["order"])
-        x = torch.where(p["grey"].view(-1, 1, 1, 1), ops.luma(x), x)
+        x = torch.where(rearrange(p["grey"], "b -> b 1 1 1"), ops.luma(x), x)
         x = ops.on_subset(x, p["blur"], ops.gaussian_blur, p["sigma"])
         return ops.normalise(ops.solarise(x, p["solarise"]), IMAGENET_MEAN, IMAGENET_STD)
 
     def clean(self, decoded: Tensor) -> Tensor:
-        """Resized and centre-cropped, uint8 ``[3, S, S]``."""
+        """Returns the resized and centre-cropped picture, uint8 ``[3, S, S]``."""
         return ops.resize_and_centre(decoded, self.size, Image.Resampling.BICUBIC)
 
     def clean_batch(self, data: Tensor) -> Tensor:
-        """uint8 ``[B, 3, S, S]`` to normalised floats."""
+        """Returns uint8 ``[B, 3, S, S]`` as normalised floats."""
         return ops.normalise(data.to(torch.float32) / 255, IMAGENET_MEAN, IMAGENET_STD)
 
 
 class SmallImageViews(AugmentationSet):
-    """Views of small pictures of one size, entirely on the batch; both views alike.
+    """Augmentations for small pictures of one size, which run entirely on the batch.
 
-    Random resized crop (bilinear), flip 0.5, colour jitter with probability 0.8 and greyscale, the
-    colours in one linear step (`ops.linear_colour`). No blur and no solarisation: they hide what
-    little a small picture has.
+    Both views apply a random resized crop (bilinear), a flip with probability 0.5, colour jitter with
+    probability 0.8 and greyscale. All colour changes are one linear step (`ops.linear_colour`). There is no
+    blur and no solarisation: they would hide the little detail of a small picture.
 
     Args:
-        size: side of the pictures in pixels; others are resized to it when decoded.
-        output_size: side ``S`` of a view; smaller than ``size`` makes training cheaper.
-        min_scale: smallest share of the picture's area that a crop keeps.
+        size: side of the pictures in pixels; decoding resizes others to it.
+        output_size: side ``S`` of a view; below ``size`` training is cheaper.
+        min_scale: smallest fraction of the picture's area that a crop keeps.
         jitter: strength of brightness and contrast; saturation has half of it.
-        hue: largest hue shift, a share of the colour circle.
+        hue: largest hue shift as a fraction of the colour circle.
         grey: probability of greyscale.
         mean, std: per channel, of values in [0, 1]; the defaults are CIFAR-10's.
     """
@@ -149,14 +152,14 @@ class SmallImageViews(AugmentationSet):
         self.mean, self.std = tuple(mean), tuple(std)
 
     def decode(self, raw: bytes | np.ndarray) -> Tensor:
-        """Any picture to uint8 ``[3, size, size]``."""
+        """Decodes any picture to uint8 ``[3, size, size]``."""
         return _decode_square(decode_rgb(raw), self.size)
 
     def draw(self, u: Tensor, view: int) -> dict[str, Tensor]:
-        """``u [B, 11]`` to parameters, the same way for both views."""
+        """Returns parameters from ``u [B, 11]``, in the same way for both views."""
         jittered = u[:, 5] < 0.8
         strengths = u.new_tensor((self.jitter, self.jitter, self.jitter / 2))
-        factors = torch.where(jittered.unsqueeze(1), 1 + (2 * u[:, 6:9] - 1) * strengths, 1.0)
+        factors = torch.where(rearrange(jittered, "b -> b 1"), 1 + (2 * u[:, 6:9] - 1) * strengths, 1.0)
         return {
             **ops.crop_boxes(u[:, :4], self.size, self.size, (self.min_scale, 1.0), CROP_RATIO),
             "flip": u[:, 4] < 0.5,
@@ -168,7 +171,7 @@ class SmallImageViews(AugmentationSet):
         }
 
     def on_batch(self, data: Tensor, parameters: dict[str, Tensor], view: int) -> Tensor:
-        """uint8 ``[B, 3, size, size]`` to the normalised view."""
+        """Returns the normalised view of uint8 ``[B, 3, size, size]``."""
         p = parameters
         x = ops.resized_crop(
             data, p["top"], p["left"], p["height"], p["width"], p["flip"], self.output_size
@@ -177,26 +180,26 @@ class SmallImageViews(AugmentationSet):
         return ops.normalise(x, self.mean, self.std)
 
     def clean(self, decoded: Tensor) -> Tensor:
-        """The picture as it is."""
+        """Returns the picture unchanged."""
         return decoded
 
     def clean_batch(self, data: Tensor) -> Tensor:
-        """The whole picture, normalised: ``[B, 3, size, size]``."""
+        """Returns the whole pictures, normalised, ``[B, 3, size, size]``."""
         return ops.normalise(data.to(torch.float32) / 255, self.mean, self.std)
 
 
 class DigitViews(AugmentationSet):
-    """Views of small greyscale digits, light on dark: a small affine map, a gain and noise.
+    """Augmentations for small greyscale digits, light on dark: a small affine map, a gain and noise.
 
-    No flip and no crop: mirrored or halved, a digit is another one.
+    There is no flip and no crop: a mirrored or halved digit is a different digit.
 
     Args:
-        size: side ``S`` of pictures and views in pixels; others are resized to it when decoded.
+        size: side ``S`` of pictures and views in pixels; decoding resizes others to it.
         rotation: largest rotation in degrees.
-        scale: largest share by which a digit grows or shrinks.
-        shear: largest horizontal shear, in columns per row.
-        shift: largest shift per axis, a share of the side.
-        gain: largest share by which values grow or shrink.
+        scale: largest fraction by which a digit grows or shrinks.
+        shear: largest horizontal shear in columns per row.
+        shift: largest shift per axis as a fraction of the side.
+        gain: largest fraction by which values grow or shrink.
         noise: standard deviation of the Gaussian noise on values in [0, 1].
         mean, std: of values in [0, 1]; the defaults are those of scikit-learn's 8 x 8 digits.
     """
@@ -220,11 +223,11 @@ class DigitViews(AugmentationSet):
         self.draws = 6 + 2 * self._pairs
 
     def decode(self, raw: bytes | np.ndarray) -> Tensor:
-        """A uint8 array ``[H, W]`` or any picture to uint8 ``[1, S, S]``."""
+        """Decodes a uint8 array ``[H, W]`` or any picture to uint8 ``[1, S, S]``."""
         return _decode_square(ops.decode_grey(raw), self.size)
 
     def draw(self, u: Tensor, view: int) -> dict[str, Tensor]:
-        """``u [B, draws]`` to parameters, the same way for both views; the noise is among them."""
+        """Returns parameters, the noise included, from ``u [B, draws]``, in the same way for both views."""
         first, second = u[:, 6:].split(self._pairs, dim=1)
         # Box-Muller; u is below 1, so the logarithm is finite.
         radius, angle = (-2 * torch.log1p(-first)).sqrt(), 2 * math.pi * second
@@ -235,14 +238,14 @@ class DigitViews(AugmentationSet):
             "shear": _symmetric(u[:, 2], self.shear),
             "shift": _symmetric(u[:, 3:5], self.shift),
             "gain": 1 + _symmetric(u[:, 5], self.gain),
-            "noise": normal[:, : self.size * self.size].view(-1, 1, self.size, self.size),
+            "noise": rearrange(normal[:, : self.size**2], "b (h w) -> b 1 h w", h=self.size),
         }
 
     def on_batch(self, data: Tensor, parameters: dict[str, Tensor], view: int) -> Tensor:
-        """uint8 ``[B, 1, S, S]`` to the standardised view."""
+        """Returns the standardised view of uint8 ``[B, 1, S, S]``."""
         p = parameters
         cos, sin = p["angle"].cos() / p["scale"], p["angle"].sin() / p["scale"]
-        # Output to input coordinates, both in [-1, 1], hence twice the shift.
+        # Maps output to input coordinates, both in [-1, 1], hence twice the shift.
         rows = (
             torch.stack([cos, p["shear"] * cos - sin, 2 * p["shift"][:, 0]], dim=1),
             torch.stack([sin, p["shear"] * sin + cos, 2 * p["shift"][:, 1]], dim=1),
@@ -250,20 +253,20 @@ class DigitViews(AugmentationSet):
         x = data.to(torch.float32) / 255
         grid = functional.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)
         x = functional.grid_sample(x, grid, align_corners=False)
-        x = x * p["gain"].view(-1, 1, 1, 1) + self.noise * p["noise"]
+        x = x * rearrange(p["gain"], "b -> b 1 1 1") + self.noise * p["noise"]
         return (x - self.mean) / self.std
 
     def clean(self, decoded: Tensor) -> Tensor:
-        """The picture as it is."""
+        """Returns the picture unchanged."""
         return decoded
 
     def clean_batch(self, data: Tensor) -> Tensor:
-        """uint8 to standardised floats ``[B, 1, S, S]``."""
+        """Returns uint8 ``[B, 1, S, S]`` as standardised floats."""
         return (data.to(torch.float32) / 255 - self.mean) / self.std
 
 
 def _decode_square(image: Tensor, size: int) -> Tensor:
-    """uint8 ``[C, H, W]`` to contiguous ``[C, size, size]``."""
+    """Resizes uint8 ``[C, H, W]`` to contiguous ``[C, size, size]``."""
     if image.shape[1:] != (size, size):
         return ops.from_pil(ops.to_pil(image).resize((size, size), Image.Resampling.BICUBIC))
     return image.contiguous()

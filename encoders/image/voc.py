@@ -1,4 +1,4 @@
-"""The PASCAL VOC devkit's layout, for classification: pictures, and which classes each of them has."""
+"""Opening of PASCAL VOC devkits for classification."""
 
 import os
 from pathlib import Path
@@ -14,9 +14,10 @@ _VALUES = ("1", "-1", "0")
 
 
 class VocSplit(NamedTuple):
-    """Pictures sorted by name, and ``targets [N, K]`` int8: 1 has the class, -1 has it not, 0 is difficult.
+    """Pictures sorted by name, and which of ``K`` classes each one shows.
 
-    A record's label is its row in ``targets``; ``records.classes`` are the names of its columns.
+    ``targets [N, K]`` int8 is 1 where a picture shows the class, -1 where it does not, and 0 where the class
+    is difficult. A record's label is its row in ``targets``; ``records.classes`` names the columns.
     """
 
     records: Records
@@ -24,21 +25,21 @@ class VocSplit(NamedTuple):
 
 
 def open_voc(folder: str | Path, train: str = "trainval", test: str = "test") -> tuple[VocSplit, VocSplit]:
-    """Training and test split of a folder such as ``VOCdevkit/VOC2007``; nothing is decoded.
+    """Opens the training and test split of a folder such as ``VOCdevkit/VOC2007``; decodes nothing.
 
     Args:
-        folder: has ``JPEGImages/ID.jpg`` and ``ImageSets/Main/CLASS_SPLIT.txt``, whose lines are an id
+        folder: holds ``JPEGImages/ID.jpg`` and ``ImageSets/Main/CLASS_SPLIT.txt``, whose lines are an id
             and 1, -1 or 0.
         train, test: names of the splits.
 
     Raises:
-        DataError: what is wrong with the folder, in one line.
+        DataError: says in one line what is wrong with the folder.
     """
     root = Path(folder).expanduser()
     if not _is_voc(root):
-        below = sorted(path for path in root.iterdir() if _is_voc(path)) if root.is_dir() else []
-        hint = f"; did you mean '{below[-1]}'?" if below else ""
-        raise DataError(f"'{root}' is no VOC folder: it has no {_PICTURES}/ and {_LISTS}/{hint}")
+        years = sorted(path for path in root.iterdir() if _is_voc(path)) if root.is_dir() else []
+        hint = f"; did you mean '{years[-1]}'?" if years else ""
+        raise DataError(f"'{root}' is not a VOC folder: it has no {_PICTURES}/ and {_LISTS}/{hint}")
     pictures = {name for name in os.listdir(root / _PICTURES) if name.endswith(".jpg")}
     first, second = (_read(root, split, pictures) for split in (train, test))
     if differing := {*first.records.classes} ^ {*second.records.classes}:
@@ -80,7 +81,7 @@ def _read(root: Path, split: str, pictures: set[str]) -> VocSplit:
 
 
 def _read_list(path: Path) -> dict[str, int]:
-    """Value of each picture id."""
+    """Returns the value, 1, -1 or 0, of each picture id."""
     values: dict[str, int] = {}
     try:
         lines = path.read_text().splitlines()
@@ -90,7 +91,7 @@ def _read_list(path: Path) -> dict[str, int]:
         if not (cells := line.split()):
             continue
         if len(cells) != 2 or cells[1] not in _VALUES:
-            raise DataError(f"line {number} of '{path}' is no picture id and 1, -1 or 0: {line!r}")
+            raise DataError(f"line {number} of '{path}' is not a picture id and 1, -1 or 0: {line!r}")
         if cells[0] in values:
             raise DataError(f"line {number} of '{path}' names {cells[0]!r} again")
         values[cells[0]] = int(cells[1])

@@ -1,4 +1,4 @@
-"""The commands on texts. What they import waits until they run."""
+"""The text commands. Each imports what it needs only when it runs."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ NAME = "text"
 
 
 def modality() -> "Modality":
-    """How texts are opened."""
+    """Returns how text data is opened."""
     from encoders.text.modality import TEXTS
 
     return TEXTS
@@ -26,17 +26,17 @@ def pretrain(argv: Sequence[str] | None = None) -> int:
         bt-multimodal text pretrain --config text/docstrings
         bt-multimodal text pretrain --config text/ag_news_cpu --data.source FOLDER
 
-    --data.source is a .txt with one text a line; a CSV, TSV, JSONL or Parquet file with a column of texts; a
-    folder of one of these, named after their splits (train.csv, test.csv); a hub data set's name; docstrings
-    (real English, embedded); or several of them: '[A, B]'. --data.content_column is the column, by default
-    text, sentence, ...; title+body joins two columns of a row, sentence1,sentence2 takes each as a text of
-    its own. --data.stream says how many texts are called an epoch: the source is then read while it is
-    trained on. --model.encoder is a class path, yours included: my_lab.MyEncoder is any nn.Module with
+    --data.source is a .txt file with one text per line; a CSV, TSV, JSONL or Parquet file with a column of
+    texts; a folder of such files, named after their splits (train.csv, test.csv); a hub data set's name;
+    docstrings (real English, embedded); or several of these: '[A, B]'. --data.content_column is the column,
+    by default text, sentence, ...; title+body joins two columns of a row, sentence1,sentence2 makes each a
+    separate text. --data.stream N streams the source during training; an epoch is then N texts.
+    --model.encoder is a class path, also of your own code: my_lab.MyEncoder is any nn.Module with
     features_dim.
 
     The run directory keeps config.yaml, metrics.csv, checkpoints/, encoder.safetensors (with the tokeniser),
-    curves.png and, where there are labels, features.png, table.txt and table.json. The same command with the
-    same --run_dir continues a run that was stopped.
+    curves.png and, where there are labels, features.png, table.txt and table.json. Repeat a command with the
+    same --run_dir to resume a stopped run.
     """
     from bt_multimodal.commands.pretrain import pretrain as command
 
@@ -49,21 +49,21 @@ def probe(argv: Sequence[str] | None = None) -> int:
         bt-multimodal text probe --encoder runs/ag_news_cpu/TIME --data.source FOLDER
         bt-multimodal text probe --encoder runs/ag_news_cpu/TIME --data.source trec sst2 --senteval
 
-    --encoder is a run directory, an encoder.safetensors, or a folder or hub name of transformers or
-    sentence-transformers. --pooling is that of a model of transformers: mean, cls or first_last; by default
-    what its folder says, or mean. --data.source is as in pretraining, with labels.
+    --encoder is a run directory, an encoder.safetensors file, or a folder or hub name of transformers or
+    sentence-transformers. --pooling applies to a model of transformers: mean, cls or first_last; by default
+    its folder's, or mean. --data.source is as in pretraining, with labels.
 
-    The table compares TF-IDF, its SVD of as many dimensions as the encoder has, the encoder untrained (same
-    class, fresh weights) and trained: kNN (k = 20), a linear probe on all labels (standardised features; of
-    TF-IDF by cross-validation), and linear probes on a few labels a class over several draws (mean and
-    standard deviation). Where the source has no test split, 20 % are held out. --run_dir keeps table.txt and
-    table.json.
+    The table has four rows: TF-IDF, its SVD with the encoder's number of dimensions, the untrained encoder
+    (same class, random weights) and the trained encoder. Its columns are kNN (k = 20), a linear probe on all
+    labels (standardised features; by cross-validation for TF-IDF), and linear probes on a few labels per
+    class over several draws (mean and standard deviation). If the source has no test split, 20 % are held
+    out. --run_dir keeps table.txt and table.json.
 
-    --senteval trains logistic regressions on the features as they are (Conneau and Kiela, 2018). Their
-    penalty is chosen on the validation split or, where there is none, by 10 folds of the training split; a
-    source of one split is tested by 10 folds, each with a choice of its own. Several sources make a column
-    each; columns sentence1 and sentence2 are pairs; SentEval's folder downstream is its tasks MR, CR, SUBJ,
-    MPQA, SST2, TREC and MRPC. It takes, beside the above, --data.content_column, --data.label_column, --seed
+    --senteval trains logistic regressions on the unscaled features (Conneau and Kiela, 2018). The penalty is
+    chosen on the validation split or, if there is none, by 10 folds of the training split. A source with one
+    split is tested by 10 folds, and the penalty is chosen for each. Each source is one column of the table;
+    columns sentence1 and sentence2 of a source are pairs; SentEval's folder downstream holds its tasks MR,
+    CR, SUBJ, MPQA, SST2, TREC and MRPC. Further keys are --data.content_column, --data.label_column, --seed
     (of the untrained weights), --device, --folds N (default 10) and --run_dir.
     """
     from bt_multimodal.commands.cli import arguments_of
@@ -90,7 +90,7 @@ def _senteval_switch() -> argparse.ArgumentParser:
 
 
 def senteval_parser(doc: str) -> argparse.ArgumentParser:
-    """The arguments of `probe` with ``--senteval``."""
+    """Returns the parser of `probe`'s arguments with ``--senteval``."""
     parser = _parser(doc)
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--data.source", dest="sources", nargs="+", required=True)
@@ -117,7 +117,7 @@ def _senteval(arguments: argparse.Namespace, pooling: str | None) -> "Comparison
 
 
 def sts(argv: Sequence[str] | None = None) -> int:
-    """Semantic textual similarity: do cosines of representations rank pairs of sentences as people do?
+    """Evaluate semantic textual similarity: do cosines of features rank sentence pairs as people do?
 
         bt-multimodal text sts --encoder runs/stsb_from_scratch_cpu/TIME --data.source FOLDER
         bt-multimodal text sts --encoder sentence-transformers/all-MiniLM-L6-v2 --data.source downstream
@@ -126,9 +126,9 @@ def sts(argv: Sequence[str] | None = None) -> int:
     .parquet file, a folder of them named after their splits, a hub data set, or SentEval's folder downstream
     (STS12 to STS16, STS-B, SICK-R).
 
-    The table has Spearman's correlation x 100 of cosine and score, a column for every set (a year of SentEval
-    is all of its pairs together) and their average. The rows are TF-IDF, its SVD of as many dimensions as the
-    encoder has, the encoder untrained (same class, fresh weights) and trained.
+    The table shows Spearman's correlation x 100 of cosine and score, with one column per set (a year of
+    SentEval is all of its pairs together) and their average. The rows are TF-IDF, its SVD with the encoder's
+    number of dimensions, the untrained encoder (same class, random weights) and the trained encoder.
     """
     from bt_multimodal.commands.cli import arguments_of
 
@@ -136,18 +136,18 @@ def sts(argv: Sequence[str] | None = None) -> int:
 
 
 def sts_parser(doc: str) -> argparse.ArgumentParser:
-    """The arguments of `sts`."""
+    """Returns the parser of `sts`'s arguments."""
     parser = _parser(doc)
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--pooling", help="mean, cls or first_last")
     parser.add_argument("--data.source", dest="sources", nargs="+", required=True)
     parser.add_argument("--data.columns", dest="columns", help="A,B,SCORE [sentence1,sentence2,score]")
-    parser.add_argument("--data.split", dest="split", help="its name [test]")
+    parser.add_argument("--data.split", dest="split", help="name of the split [test]")
     parser.add_argument(
         "--baseline", nargs="+", help="texts that TF-IDF is learnt from [the evaluated sentences]"
     )
-    parser.add_argument("--run_dir", type=Path, help="where to keep table.txt and table.json")
-    parser.add_argument("--seed", type=int, default=0, help="of the untrained weights [0]")
+    parser.add_argument("--run_dir", type=Path, help="folder for table.txt and table.json")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the untrained weights [0]")
     parser.add_argument("--device", default="cpu", help="[cpu]")
     return parser
 
@@ -171,8 +171,8 @@ def _sts(arguments: argparse.Namespace) -> "Comparison":
     texts = contents(open_source(baseline, modality()).train) if baseline else sentences(sets)
     model = TfidfSvd(texts, compared.width)
     learnt = ", ".join(baseline or ["these sentences"])
-    counts = {"TF-IDF": model.counted, f"TF-IDF's SVD ({compared.width})": model.reduced}
-    return similarity_table(sets, counts | compared.encode, learnt)
+    baselines = {"TF-IDF": model.counted, f"TF-IDF's SVD ({compared.width})": model.reduced}
+    return similarity_table(sets, baselines | compared.encode, learnt)
 
 
 def convert(argv: Sequence[str] | None = None) -> int:
@@ -180,9 +180,9 @@ def convert(argv: Sequence[str] | None = None) -> int:
 
         bt-multimodal text convert --encoder runs/ag_news_cpu/TIME --out FOLDER
 
-    --encoder is a run directory or an encoder.safetensors. --out is the folder to write, new or empty:
-    SentenceTransformer(FOLDER) loads it. An encoder that is no model of transformers needs this package to be
-    installed where it is loaded, and trust_remote_code=True.
+    --encoder is a run directory or an encoder.safetensors file. --out is the folder to write, new or empty;
+    SentenceTransformer(FOLDER) loads it. An encoder that is not a model of transformers loads with
+    trust_remote_code=True, where this package is installed.
     """
     from bt_multimodal.commands.cli import arguments_of, guarded
 
@@ -208,7 +208,7 @@ def convert(argv: Sequence[str] | None = None) -> int:
 
 
 def convert_parser(doc: str) -> argparse.ArgumentParser:
-    """The arguments of `convert`."""
+    """Returns the parser of `convert`'s arguments."""
     parser = _parser(doc)
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--out", required=True)
@@ -222,7 +222,7 @@ def _parser(doc: str) -> argparse.ArgumentParser:
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str], table: Any) -> int:
-    """Run an evaluation that gives one table: print it, and keep it where ``--run_dir`` says so."""
+    """Runs an evaluation, prints its table, and saves it in ``--run_dir`` if given."""
     from bt_multimodal.commands.cli import guarded
 
     if not argv:

@@ -1,4 +1,4 @@
-"""English that is on every machine: the documentation strings of installed Python packages."""
+"""An embedded data set of English: the docstrings of installed Python packages."""
 
 import ast
 import hashlib
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-# All of them come with this project's own requirements.
+# All of them are installed with this project.
 _PACKAGES = (
     "matplotlib",
     "networkx",
@@ -20,30 +20,30 @@ _PACKAGES = (
     "torch",
     "transformers",
 )
-_EACH = 400
-_WORDS = 12
-# Where prose ends: a section of numpydoc or of Google's style, an example, a directive, a list of fields.
+_PER_PACKAGE = 400
+_WORDS = 12  # least words of a docstring
+# Prose ends at a section in numpydoc's or Google's style, an example, a directive or a list of fields.
 _END = re.compile(r"^\s*(>>>|\.\. |:\w+|[A-Z][\w ]+:\s*$|\w[\w ]*\n\s*-{3,})", re.MULTILINE)
 
 
 def docstrings() -> dict[str, list[str]]:
-    """The prose of 400 documentation strings each of nine packages; the label is the package.
+    """Returns the prose of 400 docstrings of each of nine packages; the label is the package.
 
-    Each is of 12 words or more and there once. Files are read, nothing is imported. Which strings they
-    are depends on the packages' versions alone.
+    Each docstring has 12 words or more and appears once. Files are read, not imported. The selection depends
+    on the packages' versions alone.
     """
     columns: dict[str, list[str]] = {"text": [], "label": []}
     seen: set[str] = set()
     for package in _PACKAGES:
-        found = 0
+        count = 0
         for text in _prose(package):
             if text in seen:
                 continue
             seen.add(text)
             columns["text"].append(text)
             columns["label"].append(package)
-            found += 1
-            if found == _EACH:
+            count += 1
+            if count == _PER_PACKAGE:
                 break
     return columns
 
@@ -53,7 +53,7 @@ def _prose(package: str) -> Iterator[str]:
     roots = [] if spec is None else list(spec.submodule_search_locations or [])
     for root in map(Path, roots):
         files = [path for path in root.rglob("*.py") if "tests" not in path.parts]
-        # From everywhere in the package, and the same at every call.
+        # An order that mixes the whole package and is the same at every call.
         files.sort(key=lambda path: hashlib.sha1(str(path.relative_to(root)).encode()).digest())
         for path in files:
             try:

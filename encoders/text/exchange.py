@@ -1,4 +1,4 @@
-"""Text encoders as folders of sentence-transformers."""
+"""Conversion of text encoders to sentence-transformers."""
 
 import inspect
 import json
@@ -17,10 +17,10 @@ from encoders.text.views import TextViews
 
 
 class SentenceModule(nn.Module):
-    """An encoder of ours and its views as the one module of a ``SentenceTransformer``.
+    """An encoder of this project with its augmentations, as the only module of a ``SentenceTransformer``.
 
     Args:
-        path: what `bt_multimodal.encoder_file.load_encoder` takes.
+        path: a path for `bt_multimodal.encoder_file.load_encoder`.
     """
 
     save_in_root = True
@@ -31,32 +31,32 @@ class SentenceModule(nn.Module):
         self.encoder, self.augmentations = loaded.encoder, cast(Any, loaded.augmentations)
         self.max_seq_length = getattr(self.augmentations, "length", None)
         file = Path(path) / "encoder.safetensors" if Path(path).is_dir() else Path(path)
-        with safe_open(file, framework="pt") as opened:
-            described = opened.metadata()
+        with safe_open(file, framework="pt") as tensors:
+            metadata = tensors.metadata()
         self.encoder_spec, self.augmentations_spec = (
-            json.loads(described[key]) for key in ("encoder", "views")
+            json.loads(metadata[key]) for key in ("encoder", "views")
         )
 
     @classmethod
     def load(cls, path: str) -> "SentenceModule":
-        """From a folder that `save` wrote."""
+        """Loads a folder that `save` wrote."""
         return cls(path)
 
     def save(self, path: str) -> None:
-        """Write ``encoder.safetensors`` to a folder."""
+        """Writes ``encoder.safetensors`` to a folder."""
         export_encoder(
             Path(path) / "encoder.safetensors", self.encoder, self.encoder_spec, self.augmentations_spec
         )
 
     def preprocess(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Texts to the encoder's view."""
+        """Returns the encoder's view of texts."""
         decoded = [
             self.augmentations.clean(self.augmentations.decode(text)) for text in texts_as_bytes(texts)
         ]
         return self.augmentations.clean_batch(self.augmentations.collate(decoded))
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The view to itself and ``sentence_embedding [B, features_dim]``."""
+        """Returns the view with ``sentence_embedding [B, features_dim]`` added."""
         view = {key: features[key] for key in ("input_ids", "attention_mask")}
         return features | {"sentence_embedding": self.encoder(view)}
 
@@ -67,24 +67,25 @@ class SentenceModule(nn.Module):
 def save_sentence_transformer(
     encoder: nn.Module, augmentations: Any, folder: str | Path, exported: str | Path | None = None
 ) -> None:
-    """Write a folder that ``SentenceTransformer(folder)`` loads, with the same embeddings.
+    """Writes a folder that ``SentenceTransformer(folder)`` loads, with the same embeddings.
 
-    A `PretrainedText` becomes the usual modules, which need nothing of ours. Another encoder becomes
-    the file that it was exported to and a `SentenceModule`: such a folder loads with
-    ``trust_remote_code=True`` where this checkout is importable.
+    A `PretrainedText` becomes the usual modules, which do not need this package. Another encoder becomes a
+    `SentenceModule` and its exported file; that folder loads with ``trust_remote_code=True`` where this
+    package is importable.
 
     Args:
         augmentations: `TextViews`.
-        exported: what ``load_encoder`` read both from; only another encoder than `PretrainedText`
-            needs it.
+        folder: the folder to write.
+        exported: the path that ``load_encoder`` loaded encoder and augmentations from; not needed for a
+            `PretrainedText`.
 
     Raises:
-        ValueError: views that are not of texts, pooling that sentence-transformers has no module for, or
-            an encoder without its file.
+        ValueError: if the augmentations are not for texts, sentence-transformers has no module for the
+            pooling, or ``exported`` is missing.
     """
     folder = Path(folder)
     if not isinstance(augmentations, TextViews):
-        raise ValueError(f"{type(augmentations).__name__} are no views of texts")
+        raise ValueError(f"{type(augmentations).__name__} is not an augmentation set for texts")
     if isinstance(encoder, PretrainedText):
         if encoder.pooling == "first_last":
             raise ValueError("sentence-transformers has no pooling of the first and the last layer")
@@ -94,7 +95,7 @@ def save_sentence_transformer(
         modules = [("", "sentence_transformers.models.Transformer")]
         modules += [("1_Pooling", "sentence_transformers.models.Pooling")]
     elif exported is None:
-        raise ValueError(f"a {type(encoder).__name__} is written from the file that it was exported to")
+        raise ValueError(f"a {type(encoder).__name__} needs the file that it was exported to: set exported")
     else:
         module = SentenceModule(exported)
         module.encoder = encoder
@@ -133,7 +134,7 @@ def _write_transformer(folder: Path, encoder: PretrainedText, augmentations: Tex
 
 def _write_pooling(folder: Path, encoder: PretrainedText) -> None:
     folder.mkdir(exist_ok=True)
-    # the names that every version reads
+    # Every version of sentence-transformers reads these names.
     settings = {
         "word_embedding_dimension": encoder.features_dim,
         "pooling_mode_cls_token": encoder.pooling == "cls",

@@ -1,4 +1,4 @@
-"""How texts are found in data."""
+"""Text as a modality: file names, column names and baselines."""
 
 from bt_multimodal.modality import Modality
 from encoders.text.docstrings import docstrings

@@ -1,4 +1,4 @@
-"""Pretrained text encoders of transformers, for twin fine-tuning or probing."""
+"""Pretrained text encoders from the transformers library, for fine-tuning with twins or probing."""
 
 import inspect
 import json
@@ -19,20 +19,20 @@ from encoders.text.pooling import check_pooling, pool
 
 
 class PretrainedText(nn.Module):
-    """BERT, RoBERTa, MPNet, DistilBERT, ModernBERT and their kin, or T5's encoder, pooled to a vector.
+    """BERT, RoBERTa, MPNet, DistilBERT, ModernBERT or a similar model, or T5's encoder, with pooling.
 
-    A head that only next-sentence prediction trains (BERT's "pooler") is left away: it would have no
-    gradients. Weights are float32, whatever the file has.
+    BERT's "pooler", which only next-sentence prediction trains, is omitted: it would have no gradients.
+    Weights are float32, whatever the file holds.
 
     Args:
-        name: a hub name, a local folder, or a configuration (or its JSON text), which gives the
+        name: a hub name, a local folder, or a configuration (or its JSON text), which builds the
             architecture with random weights: ``{model_type: bert, num_hidden_layers: 4}``.
         pooling: ``"mean"``, ``"cls"`` or ``"first_last"`` (`encoders.text.pooling`).
-        dropout: the rate in training where the view has none; ``None``: the configuration's own.
+        dropout: dropout rate in training if the view has none; ``None`` uses the configuration's.
 
     Raises:
-        ValueError: no such model or pooling, a file that lacks weights, or a model that is no
-            bidirectional encoder of text.
+        ValueError: if there is no such model or pooling, the file lacks weights, or the model is not a
+            bidirectional text encoder.
     """
 
     def __init__(self, name: str | dict[str, Any], pooling: str = "mean", dropout: float | None = None):
@@ -47,15 +47,15 @@ class PretrainedText(nn.Module):
 
     @property
     def portable(self) -> dict[str, Any]:
-        """``name`` such that the class can be built where the folder or the hub is not."""
+        """Returns ``name`` as a configuration, which builds the class without the folder or the hub."""
         config = {**self.model.config.to_diff_dict(), "model_type": self.model.config.model_type}
         return {"name": json.dumps(config, sort_keys=True)}
 
     def forward(self, view: dict[str, Tensor]) -> Tensor:
-        """``input_ids`` and ``attention_mask``, both ``[B, L]``, to ``[B, features_dim]``.
+        """Encodes ``input_ids`` and ``attention_mask``, both ``[B, L]``, as ``[B, features_dim]``.
 
         Raises:
-            ValueError: a text longer than the model takes, or an id beyond its vocabulary.
+            ValueError: if a text is longer than the model takes, or an id is beyond its vocabulary.
         """
         check_ids(view["input_ids"], self.vocabulary)
         rate = view_rate(view)
@@ -65,29 +65,30 @@ class PretrainedText(nn.Module):
     def _embed(self, view: dict[str, Tensor]) -> Tensor:
         ids, mask = view["input_ids"], view["attention_mask"]
         check_length(ids, self.length)
-        layers = self.pooling == "first_last"
+        all_layers = self.pooling == "first_last"
         with kernels_for_any_length():
-            output = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=layers)
-        states = output.hidden_states if layers else [output.last_hidden_state]
+            output = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=all_layers)
+        states = output.hidden_states if all_layers else [output.last_hidden_state]
         return pool(states, mask, self.pooling)
 
 
 def _load(name: str) -> Any:
-    """The network, with the weights of ``name`` or, of a configuration's JSON text, fresh ones."""
+    """Loads the network of a name with its weights, or of a configuration's JSON text with random ones."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig  # slow to import
 
-    fresh = name.lstrip().startswith("{")
-    shown = "the model of a configuration" if fresh else repr(name)
+    is_config = name.lstrip().startswith("{")
+    shown = "the model of a configuration" if is_config else repr(name)
     name = os.path.expanduser(name)
     if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
         raise ValueError(f"there is no folder {shown}")
     try:
-        config: Any = AutoConfig.for_model(**json.loads(name)) if fresh else AutoConfig.from_pretrained(name)
+        config: Any
+        config = AutoConfig.for_model(**json.loads(name)) if is_config else AutoConfig.from_pretrained(name)
         network, options = _network(config)
-        if fresh:
+        if is_config:
             return network(config, **options)
-        with _quiet():  # of the pooler's weights; missing ones are looked at here
+        with _quiet():  # it would warn of the pooler's weights; missing ones are checked below
             model, report = network.from_pretrained(
                 name, config=config, dtype=torch.float32, output_loading_info=True, **options
             )
@@ -96,46 +97,46 @@ def _load(name: str) -> Any:
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise ValueError(f"{shown} lacks {len(missing)} of the model's weights, such as {missing[0]}")
-    return model.train()  # as any new module; transformers gives it in evaluation mode
+    return model.train()  # like any new module; transformers returns it in evaluation mode
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     from transformers.utils import logging
 
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
 
 
 def _network(config: Any) -> tuple[Any, dict[str, Any]]:
-    """The class for a configuration, and options for its constructor."""
+    """Returns the class for a configuration, and options for its constructor."""
     import transformers
 
     kind = type(config)
     network: Any = None
     if kind in transformers.MODEL_FOR_MASKED_LM_MAPPING and not config.is_encoder_decoder:
         network = transformers.MODEL_MAPPING[kind]
-    elif kind in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING:  # T5's encoder, but decoders too
-        half: Any = transformers.MODEL_FOR_TEXT_ENCODING_MAPPING[kind]
-        network = half if half.__name__.endswith("EncoderModel") else None
+    elif kind in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING:  # T5's encoder, but also decoders
+        candidate: Any = transformers.MODEL_FOR_TEXT_ENCODING_MAPPING[kind]
+        network = candidate if candidate.__name__.endswith("EncoderModel") else None
     if network is None or not hasattr(config, "hidden_size"):
-        raise ValueError(f"its type is {config.model_type}, which is no bidirectional encoder of text")
-    takes = inspect.signature(network.__init__).parameters
-    return network, {"add_pooling_layer": False} if "add_pooling_layer" in takes else {}
+        raise ValueError(f"its type is {config.model_type}, which is not a bidirectional text encoder")
+    arguments = inspect.signature(network.__init__).parameters
+    return network, {"add_pooling_layer": False} if "add_pooling_layer" in arguments else {}
 
 
 def _positions(model: nn.Module) -> int | None:
-    """The longest text in tokens; ``None`` where there is no limit."""
+    """Returns the longest text in tokens, or ``None`` if there is no limit."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            # RoBERTa and MPNet count from the row after the padding's
+            # RoBERTa and MPNet count positions from the row after the padding's.
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     limit = getattr(model.config, "max_position_embeddings", None)
     return None if limit is None else int(limit)

@@ -1,4 +1,4 @@
-"""Sentences to embeddings, with the interface of sentence-transformers and MTEB."""
+"""Encoding of sentences, with the interface of sentence-transformers and MTEB."""
 
 import hashlib
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from bt_multimodal.evaluation.features import check_device, evaluating
 from bt_multimodal.twins import check_encoder
 from encoders.text.loading import load_text_encoder
 
-# Arguments of sentence-transformers that would change the result, and what they may be.
+# Arguments of sentence-transformers that would change the result, and the values that do not.
 _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "prompt": (None, ""),
     "prompt_name": (None,),
@@ -28,20 +28,20 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
 
 
 class SentenceEncoder:
-    """An encoder and its augmentations, from texts to embeddings.
+    """Encodes texts by an encoder and its augmentation set.
 
-    It is what ``mteb.evaluate`` takes, and stands in for a ``SentenceTransformer`` where its ``encode``
-    and similarities are used.
+    ``mteb.evaluate`` takes it. It replaces a ``SentenceTransformer`` where ``encode`` and the similarities
+    are used.
 
     Args:
-        encoder: takes views of ``augmentations``, gives ``[B, features_dim]``.
-        augmentations: ``decode``, ``clean``, ``collate`` and ``clean_batch`` of an augmentation set
-            (`bt_multimodal.augmentations`) for texts.
-        device: where it runs; without it where the encoder is.
-        name: for reports.
+        encoder: maps views of ``augmentations`` to ``[B, features_dim]``.
+        augmentations: an augmentation set for texts; its ``decode``, ``clean``, ``collate`` and
+            ``clean_batch`` are used.
+        device: where to run; by default the encoder's device.
+        name: name in reports.
 
     Raises:
-        ValueError: views that are not of texts, or no such device.
+        ValueError: if the augmentations are not for texts, or there is no such device.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class SentenceEncoder:
         name: str = "encoder",
     ):
         if stacks(augmentations):
-            raise ValueError(f"{type(augmentations).__name__} are no views of texts")
+            raise ValueError(f"{type(augmentations).__name__} is not an augmentation set for texts")
         self.features_dim = check_encoder(encoder)
         self.encoder = encoder if device is None else encoder.to(check_device(device))
         self.augmentations, self.name = augmentations, name
@@ -61,13 +61,13 @@ class SentenceEncoder:
     def load(
         cls, name: str | Path, device: str | torch.device | None = None, pooling: str | None = None
     ) -> "SentenceEncoder":
-        """From a run directory, an ``encoder.safetensors``, or a model of transformers.
+        """Loads a run directory, an ``encoder.safetensors`` file, or a model of transformers.
 
         Args:
-            name, pooling: as in `encoders.text.loading.load_text_encoder`.
+            name, pooling: see `encoders.text.loading.load_text_encoder`.
 
         Raises:
-            ValueError: there is none of that name, or it is no encoder of texts.
+            ValueError: if there is no such encoder, or it is not for texts.
         """
         encoder, augmentations = load_text_encoder(name, pooling=pooling)
         path = Path(name).resolve()
@@ -85,31 +85,30 @@ class SentenceEncoder:
         device: str | torch.device | None = None,
         **ignored: Any,
     ) -> Any:
-        """Embeddings of texts, in evaluation mode.
+        """Returns the embeddings of texts, in evaluation mode.
 
-        Batches are of texts of like length, so hardly any padding is computed.
+        Texts are batched by length, so there is little padding.
 
         Args:
-            sentences: a text, texts, or one or more batches ``{"text": [...]}`` as MTEB 2's data loader
-                gives them.
-            normalize_embeddings: to length 1.
-            convert_to_tensor: a tensor on the encoder's device; else, without ``convert_to_numpy``, a
-                list of them.
-            device: where the encoder is moved to first.
-            ignored: what MTEB and sentence-transformers tell of the task.
+            sentences: a text, texts, or one or more batches ``{"text": [...]}`` as in MTEB 2's data loader.
+            normalize_embeddings: scale embeddings to norm 1.
+            convert_to_tensor: return a tensor on the encoder's device. If this and ``convert_to_numpy`` are
+                false, return a list of tensors.
+            device: device that the encoder is moved to first.
+            ignored: descriptions of the task by MTEB and sentence-transformers.
 
         Returns:
-            ``[features_dim]`` of a text, ``[N, features_dim]`` of ``N`` in their order; float32.
+            float32 ``[features_dim]`` for one text, ``[N, features_dim]`` for ``N`` texts, in their order.
 
         Raises:
-            ValueError: what is no text, a batch size below 1, or an argument of sentence-transformers
-                that changes its result and has no counterpart here.
+            ValueError: if something is not a text, the batch size is below 1, or an argument of
+                sentence-transformers would change the result but is not supported here.
         """
         for key, value in ignored.items():
             if key in _WITHOUT_EFFECT and value not in _WITHOUT_EFFECT[key]:
                 raise ValueError(f"encode has no {key} (it was {value!r})")
         if batch_size < 1:
-            raise ValueError(f"a batch has 1 or more texts, not {batch_size}")
+            raise ValueError(f"a batch must have 1 or more texts, not {batch_size}")
         if device is not None:
             self.encoder.to(check_device(device))
         single = isinstance(sentences, str)
@@ -117,35 +116,35 @@ class SentenceEncoder:
             self.augmentations.clean(self.augmentations.decode(text))
             for text in texts_as_bytes([sentences] if isinstance(sentences, str | dict) else sentences)
         ]
-        # the longest first: what does not fit memory fails at once
+        # The longest first: a batch that does not fit in memory fails at once.
         order = sorted(range(len(decoded)), key=lambda i: len(decoded[i]), reverse=True)
-        found = torch.empty(len(decoded), self.features_dim, device=_device(self.encoder))
+        embeddings = torch.empty(len(decoded), self.features_dim, device=_device(self.encoder))
         with evaluating(self.encoder):
             for start in tqdm(range(0, len(order), batch_size), "texts", disable=not show_progress_bar):
                 rows = order[start : start + batch_size]
                 view = self.augmentations.clean_batch(self.augmentations.collate([decoded[i] for i in rows]))
-                on_device = {key: tensor.to(found.device) for key, tensor in view.items()}
-                found[rows] = self.encoder(on_device).float()
+                on_device = {key: tensor.to(embeddings.device) for key, tensor in view.items()}
+                embeddings[rows] = self.encoder(on_device).float()
         if normalize_embeddings:
-            found = functional.normalize(found, dim=1)
+            embeddings = functional.normalize(embeddings, dim=1)
         if convert_to_tensor:
-            return found[0] if single else found
+            return embeddings[0] if single else embeddings
         if convert_to_numpy:
-            return found.cpu().numpy()[0] if single else found.cpu().numpy()
-        return found[0] if single else list(found)
+            return embeddings.cpu().numpy()[0] if single else embeddings.cpu().numpy()
+        return embeddings[0] if single else list(embeddings)
 
     def similarity(self, first: Any, second: Any) -> Tensor:
-        """Cosines of all pairs, ``[N, F]`` and ``[M, F]`` to ``[N, M]``."""
+        """Returns the cosines ``[N, M]`` of all pairs of ``[N, F]`` and ``[M, F]``."""
         return _unit(first) @ _unit(second).T
 
     def similarity_pairwise(self, first: Any, second: Any) -> Tensor:
-        """Cosines of each with its partner, ``[N, F]`` twice to ``[N]``."""
+        """Returns the cosines ``[N]`` of corresponding rows of two ``[N, F]``."""
         return (_unit(first) * _unit(second)).sum(1)
 
     @property
     def mteb_model_meta(self) -> Any:
-        """What MTEB 2 files results by; the revision is of the embeddings of a short and a long text."""
-        from mteb.models import ModelMeta  # only there when MTEB asks
+        """Returns MTEB 2's key of results; its revision hashes the embeddings of a short and a long text."""
+        from mteb.models import ModelMeta  # only MTEB itself reads this property
 
         texts = self.encode(["What is this?", "word " * 1000])
         return ModelMeta.create_empty(
@@ -159,16 +158,16 @@ class SentenceEncoder:
 
 
 def texts_as_bytes(sentences: Iterable[Any]) -> Iterable[bytes]:
-    """Every text of texts and of batches ``{"text": [...]}``, as records hold it.
+    """Yields every text of texts and of batches ``{"text": [...]}`` in UTF-8, as records hold it.
 
     Raises:
-        ValueError: what is no text.
+        ValueError: if something is not a text.
     """
-    for one in sentences:
-        for text in one["text"] if isinstance(one, dict) else [one]:
+    for item in sentences:
+        for text in item["text"] if isinstance(item, dict) else [item]:
             if not isinstance(text, str):
-                raise ValueError(f"a text is a string, not a {type(text).__name__}: {text!r:.60}")
-            yield text.encode(errors="replace")  # half a surrogate pair has no bytes
+                raise ValueError(f"a text must be a string, not a {type(text).__name__}: {text!r:.60}")
+            yield text.encode(errors="replace")  # a lone surrogate has no encoding
 
 
 def _device(encoder: nn.Module) -> torch.device:
@@ -177,6 +176,6 @@ def _device(encoder: nn.Module) -> torch.device:
 
 
 def _unit(embeddings: Any) -> Tensor:
-    """``[F]`` or ``[N, F]``, of numpy or torch, to ``[N, F]`` of length 1."""
+    """Returns ``[F]`` or ``[N, F]``, of numpy or torch, as ``[N, F]`` with rows of norm 1."""
     rows = torch.as_tensor(embeddings).float()
     return functional.normalize(rows if rows.ndim > 1 else rows[None], dim=1)

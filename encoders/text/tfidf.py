@@ -1,4 +1,4 @@
-"""What counting words is worth: the baselines beside which a text encoder stands."""
+"""Baselines for text encoders that count words."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from bt_multimodal.evaluation.probes import accuracy, few_labels, knn, vote
 
 
 class Texts(Protocol):
-    """`Records` or `DecodedRecords`: UTF-8 by number, and labels ``[N]`` of classes (-1: none)."""
+    """`Records` or `DecodedRecords`: texts in UTF-8 by index, and class labels ``[N]`` (-1: none)."""
 
     labels: Tensor
 
@@ -22,7 +22,7 @@ class Texts(Protocol):
 
 
 def contents(records: Texts) -> list[str]:
-    """All texts; an empty one in the place of a damaged one, so that the labels fit."""
+    """Returns all texts. A damaged one is empty, so that the labels keep their places."""
 
     def content(i: int) -> str:
         try:
@@ -34,14 +34,14 @@ def contents(records: Texts) -> list[str]:
 
 
 class TfidfSvd:
-    """TF-IDF with logarithmic counts, rows of length 1, and its truncated SVD (latent semantic analysis).
+    """TF-IDF with logarithmic counts and rows of norm 1, and its truncated SVD (latent semantic analysis).
 
-    A text's vector is the average of its words' vectors, weighted by TF-IDF (Deerwester et al., 1990);
-    that of a text without a word that is known is 0.
+    A text's SVD vector is the average of its words' vectors, weighted by TF-IDF (Deerwester et al., 1990).
+    The vector of a text without known words is 0.
 
     Args:
-        texts: what words, their weights and the SVD are learnt from.
-        width: dimensions of the SVD; fewer where the texts or their words are.
+        texts: texts from which words, weights and SVD are learnt.
+        width: dimensions of the SVD; fewer if there are fewer texts or words.
     """
 
     def __init__(self, texts: Sequence[str], width: int):
@@ -50,23 +50,23 @@ class TfidfSvd:
 
         self._counts = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
         words: set[str] = set()
-        for found in map(self._counts.build_analyzer(), texts):
-            words.update(found)
+        for words_of_text in map(self._counts.build_analyzer(), texts):
+            words.update(words_of_text)
             if len(words) > 1:
                 break
-        else:  # the SVD wants two columns: words that no text has
+        else:  # the SVD needs two columns: adds words that no text has
             self._counts.set_params(vocabulary=[*words, "", " "])
-        counted = self._counts.fit_transform(texts)
-        self._svd = TruncatedSVD(max(1, min(width, min(counted.shape) - 1)), n_iter=7, random_state=0)
-        with np.errstate(invalid="ignore"):  # shares of a variance of 0
-            self._svd.fit(counted)
+        counts = self._counts.fit_transform(texts)
+        self._svd = TruncatedSVD(max(1, min(width, min(counts.shape) - 1)), n_iter=7, random_state=0)
+        with np.errstate(invalid="ignore"):  # explained shares of a variance of 0
+            self._svd.fit(counts)
 
     def counted(self, texts: Sequence[str]) -> Any:
-        """TF-IDF as a sparse matrix ``[N, V]``."""
+        """Returns the TF-IDF of texts as a sparse matrix ``[N, V]``."""
         return self._counts.transform(texts)
 
     def reduced(self, texts: Sequence[str]) -> np.ndarray:
-        """Its SVD ``[N, width]``, not brought to length 1."""
+        """Returns the SVD of the texts' TF-IDF, ``[N, width]``, not normalised."""
         return self._svd.transform(self.counted(texts))
 
 
@@ -74,26 +74,27 @@ def tfidf_baselines(
     train: Texts, test: Texts, width: int,
     per_class: Sequence[int] = (10,), draws: int = 5, k: int = 20, seed: int = 0, linear: bool = True,
 ) -> Rows:  # fmt: skip
-    """Rows of the final table: logistic regression on TF-IDF, and on its SVD brought to length 1.
+    """Returns two rows of a run's table: logistic regression on TF-IDF and on its normalised SVD.
 
-    The strength of the penalty is chosen by cross-validation among the labels that are given, for the
-    few as for all of them; the draws are those of
-    `bt_multimodal.evaluation.probes.evaluate`, which says what the arguments are.
+    The strength of the penalty is chosen by cross-validation on the available labels, few or all. Draws and
+    other arguments are those of `bt_multimodal.evaluation.probes.evaluate`.
 
     Args:
-        width: of the SVD.
+        width: dimensions of the SVD.
     """
     from sklearn.preprocessing import normalize
 
-    known = (train.labels >= 0).nonzero().flatten()
+    labelled = (train.labels >= 0).nonzero().flatten()
     texts, queries = contents(train), contents(test)
     model = TfidfSvd(texts, width)
-    labelled = [texts[i] for i in known.tolist()]
-    y, expected = train.labels[known], test.labels
-    picks = {count: [few_labels(y, count, draw, seed) for draw in range(draws)] for count in per_class}
+    labelled_texts = [texts[i] for i in labelled.tolist()]
+    y, expected = train.labels[labelled], test.labels
+    subsets = {count: [few_labels(y, count, draw, seed) for draw in range(draws)] for count in per_class}
     features = {
-        "TF-IDF": (model.counted(labelled), model.counted(queries)),
-        f"TF-IDF's SVD ({width})": tuple(normalize(model.reduced(part)) for part in (labelled, queries)),
+        "TF-IDF": (model.counted(labelled_texts), model.counted(queries)),
+        f"TF-IDF's SVD ({width})": tuple(
+            normalize(model.reduced(part)) for part in (labelled_texts, queries)
+        ),
     }
     rows: Rows = {}
     for name, (bank, x) in features.items():
@@ -101,19 +102,19 @@ def tfidf_baselines(
         row["kNN"] = Figure(accuracy(_neighbours(bank, y, x, min(k, len(y))), expected))
         if linear:
             row["linear"] = Figure(accuracy(_regression(bank, y, x), expected))
-        for count, indices in picks.items():
-            found = [accuracy(_regression(bank[i.numpy()], y[i], x), expected) for i in indices]
-            spread = float(np.std(found, ddof=1)) if draws > 1 else None
-            row[f"linear, {count} a class"] = Figure(float(np.mean(found)), spread)
+        for count, indices in subsets.items():
+            accuracies = [accuracy(_regression(bank[i.numpy()], y[i], x), expected) for i in indices]
+            spread = float(np.std(accuracies, ddof=1)) if draws > 1 else None
+            row[f"linear, {count} a class"] = Figure(float(np.mean(accuracies)), spread)
         rows[name] = row
     return rows
 
 
 def _neighbours(bank: Any, labels: Tensor, queries: Any, k: int) -> Tensor:
-    """As `bt_multimodal.evaluation.probes.knn`, of rows of length 1 that may be sparse."""
+    """Applies `bt_multimodal.evaluation.probes.knn` to rows of norm 1, which may be sparse."""
     if isinstance(bank, np.ndarray):
         return knn(torch.from_numpy(bank), labels, torch.from_numpy(queries), k)
-    chunks = [queries[at : at + 512] for at in range(0, queries.shape[0], 512)]
+    chunks = [queries[start : start + 512] for start in range(0, queries.shape[0], 512)]
     cosines = (torch.from_numpy((chunk @ bank.T).toarray()) for chunk in chunks)
     return torch.cat([vote(cosine, labels, k, 0.1, int(labels.max()) + 1) for cosine in cosines])
 
@@ -126,10 +127,10 @@ def _regression(x: Any, labels: Tensor, queries: Any) -> Tensor:
     folds = min(5, int(np.unique(y, return_counts=True)[1].min()))
     model = LogisticRegression(max_iter=1000)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a fit of a weak penalty has not quite converged
+        warnings.simplefilter("ignore")  # fits with a weak penalty may not quite converge
         if folds > 1:
-            choice = GridSearchCV(
+            search = GridSearchCV(
                 model, {"C": [0.1, 1.0, 10.0, 100.0]}, cv=StratifiedKFold(folds, shuffle=True, random_state=0)
             )
-            return torch.from_numpy(choice.fit(x, y).predict(queries))
+            return torch.from_numpy(search.fit(x, y).predict(queries))
         return torch.from_numpy(model.fit(x, y).predict(queries))

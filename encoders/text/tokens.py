@@ -1,26 +1,26 @@
-"""Tokenisers, all of them as `tokenizers` has them: a pretrained model's, a trained one, bytes."""
+"""Tokenisers of the tokenizers library: a pretrained model's, one trained on texts, or bytes."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-# What the usual vocabularies call them.
+# Names in common vocabularies.
 _PAD = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>")
 _MASK = ("[MASK]", "<mask>", "<|mask|>")
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 class Tokens:
-    """A tokeniser and what an encoder and its views have to know of it.
+    """A tokeniser without truncation and padding, and its special tokens.
 
     Args:
-        tokenizer: of the `tokenizers` library.
+        tokenizer: a ``Tokenizer`` of the tokenizers library.
 
     Attributes:
-        size: of the vocabulary.
-        prefix, suffix: the special tokens before and after a text.
-        pad, mask: their ids; ``mask`` is ``None`` where there is none.
+        size: size of the vocabulary.
+        prefix, suffix: ids of the special tokens before and after a text.
+        pad, mask: ids of the padding and the mask token; ``mask`` is ``None`` if there is none.
     """
 
     def __init__(self, tokenizer: Any):
@@ -28,36 +28,36 @@ class Tokens:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self.size = int(tokenizer.get_vocab_size())
-        plain, whole = (tokenizer.encode("a", add_special_tokens=special).ids for special in (False, True))
-        before = next(
-            (i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), len(whole)
+        plain, special = (tokenizer.encode("a", add_special_tokens=add).ids for add in (False, True))
+        start = next(
+            (i for i in range(len(special)) if special[i : i + len(plain)] == plain), len(special)
         )  # fmt: skip
-        self.prefix, self.suffix = whole[:before], whole[before + len(plain) :]
+        self.prefix, self.suffix = special[:start], special[start + len(plain) :]
         self.pad = self._first(_PAD) or 0
         self.mask = self._first(_MASK)
 
     def _first(self, names: Iterable[str]) -> int | None:
-        found = (self._tokenizer.token_to_id(name) for name in names)
-        return next((number for number in found if number is not None), None)
+        ids = (self._tokenizer.token_to_id(name) for name in names)
+        return next((id_ for id_ in ids if id_ is not None), None)
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text, without special ones."""
+        """Returns the ids of a text's tokens, without special tokens."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def to_json(self) -> str:
-        """All of it as `tokenizers` writes it, what ``load_tokens`` takes."""
+        """Returns the tokeniser in the tokenizers library's JSON format, which `load_tokens` takes."""
         return self._tokenizer.to_str()
 
 
 def load_tokens(name: str) -> Tokens:
-    """A tokeniser by name.
+    """Loads a tokeniser by name.
 
     Args:
-        name: ``bytes``; a hub name, a folder of a model's or a ``tokenizer.json``; or what such a file
-            holds.
+        name: ``bytes``; a hub name, a model's folder or a ``tokenizer.json`` file; or the content of such a
+            file.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: if there is no such tokeniser.
     """
     from tokenizers import Tokenizer
 
@@ -71,17 +71,17 @@ def load_tokens(name: str) -> Tokens:
             return Tokens(Tokenizer.from_file(name))
         from transformers import AutoTokenizer  # slow to import
 
-        fast = AutoTokenizer.from_pretrained(name)
-        if not hasattr(fast, "backend_tokenizer"):
-            raise ValueError(f"{type(fast).__name__} has no fast form")
-        return Tokens(Tokenizer.from_str(fast.backend_tokenizer.to_str()))
-    except Exception as error:  # `tokenizers` raises plain ones
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        if not hasattr(tokenizer, "backend_tokenizer"):
+            raise ValueError(f"{type(tokenizer).__name__} has no fast form")
+        return Tokens(Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()))
+    except Exception as error:  # the tokenizers library raises plain exceptions
         shown = name if len(name) < 200 else f"{name[:200]} ..."
         raise ValueError(f"cannot load the tokeniser {shown!r}: {' '.join(str(error).split())}") from error
 
 
 def byte_tokens() -> Tokens:
-    """UTF-8 bytes as tokens: 256 and 5 special ones, nothing to learn."""
+    """Returns a tokeniser of UTF-8 bytes: 256 tokens and 5 special ones, without training."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     names = [*_SPECIAL, *_alphabet()]
@@ -91,20 +91,20 @@ def byte_tokens() -> Tokens:
 
 
 def train_bpe(texts: Iterable[str], vocabulary: int) -> Tokens:
-    """Byte-pair encoding (Sennrich et al., 2016) of bytes, in lower case, learnt from texts.
+    """Trains byte-level byte-pair encoding (Sennrich et al., 2016) on lower-cased texts.
 
-    The same texts in the same order give the same tokeniser.
+    The same texts in the same order yield the same tokeniser.
 
     Args:
-        vocabulary: its size, special tokens (5) and bytes (256) included.
+        vocabulary: size of the vocabulary, with the 5 special tokens and the 256 bytes.
 
     Raises:
-        ValueError: a vocabulary smaller than those.
+        ValueError: if the vocabulary is smaller than those.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     if vocabulary < len(_SPECIAL) + 256:
-        raise ValueError(f"a vocabulary has {len(_SPECIAL) + 256} entries or more, not {vocabulary}")
+        raise ValueError(f"a vocabulary must have {len(_SPECIAL) + 256} or more entries, not {vocabulary}")
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -112,19 +112,19 @@ def train_bpe(texts: Iterable[str], vocabulary: int) -> Tokens:
         vocab_size=vocabulary, special_tokens=_SPECIAL, initial_alphabet=_alphabet(), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # Made anew from its text, so that a trained and a loaded one are the same to the last bit.
+    # Loaded from its JSON, so that a trained and a loaded tokeniser are exactly equal.
     return load_tokens(_with_ends(tokenizer).to_str())
 
 
 def _alphabet() -> list[str]:
-    """The characters that stand for the 256 bytes."""
+    """Returns the characters that represent the 256 bytes."""
     from tokenizers import pre_tokenizers
 
     return sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
 def _with_ends(tokenizer: Any) -> Any:
-    """With [CLS] before and [SEP] after a text, and bytes for characters when decoded."""
+    """Adds [CLS] before and [SEP] after a text, and decoding of bytes."""
     from tokenizers import decoders, processors
 
     special = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]

@@ -1,5 +1,6 @@
-"""A Transformer encoder of token ids, from scratch."""
+"""A Transformer encoder for training from scratch."""
 
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -10,22 +11,23 @@ from encoders.text.pooling import check_pooling, pool
 
 
 class TextTransformer(nn.Module):
-    """A small Transformer (Vaswani et al., 2017), normalised before each block, its weights random.
+    """A small pre-norm Transformer (Vaswani et al., 2017) with random weights.
 
-    Learned positions, GELU, MLPs of four times the width. Dropout is on the embeddings, the
-    attention and every block's output, at the rate of the view where it has one.
+    It has learned positions, GELU, and MLPs of four times the width. Dropout applies to the embeddings, the
+    attention and every block's output, at the view's rate if it has one.
 
     Args:
-        vocabulary: token ids, 0 to ``vocabulary - 1``.
-        width: of the tokens, ``features_dim``; a multiple of ``heads``.
-        depth: layers.
-        heads: of the attention.
-        length: positions: the longest text in tokens.
+        vocabulary: number of token ids, 0 to ``vocabulary - 1``.
+        width: width of the tokens and ``features_dim``, a multiple of ``heads``.
+        depth: number of layers.
+        heads: number of attention heads.
+        length: number of positions: the longest text in tokens.
         pooling: ``"mean"`` or ``"cls"`` (`encoders.text.pooling`).
-        dropout: the rate in training where the view has none.
+        dropout: dropout rate in training if the view has none.
 
     Raises:
-        ValueError: sizes that make no Transformer, or another pooling.
+        ValueError: if a size is not positive, ``width`` is not a multiple of ``heads``, or the pooling is
+            unknown.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class TextTransformer(nn.Module):
         super().__init__()
         if min(vocabulary, width, depth, heads, length) < 1 or width % heads:
             raise ValueError(
-                f"all sizes are 1 or more and width is a multiple of heads: vocabulary {vocabulary}, "
+                f"all sizes must be 1 or more and width a multiple of heads, not vocabulary {vocabulary}, "
                 f"width {width}, depth {depth}, heads {heads}, length {length}"
             )
         check_pooling(pooling, ("mean", "cls"))
@@ -58,10 +60,10 @@ class TextTransformer(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, view: dict[str, Tensor]) -> Tensor:
-        """``input_ids`` and ``attention_mask``, both ``[B, L]``, to ``[B, features_dim]``.
+        """Encodes ``input_ids`` and ``attention_mask``, both ``[B, L]``, as ``[B, features_dim]``.
 
         Raises:
-            ValueError: a text longer than ``length``, or an id beyond the vocabulary.
+            ValueError: if a text is longer than ``length``, or an id is beyond the vocabulary.
         """
         check_ids(view["input_ids"], self.vocabulary)
         set_dropout(self, view_rate(view))
@@ -71,10 +73,10 @@ class TextTransformer(nn.Module):
         ids, mask = view["input_ids"], view["attention_mask"]
         check_length(ids, self.length)
         x = self.dropout(self.tokens(ids) + self.positions.weight[: ids.shape[1]])
-        heard = mask.bool()[:, None, None]
+        attended = rearrange(mask.bool(), "b l -> b 1 1 l")
         with kernels_for_any_length():
             for layer in self.layers:
-                x = layer(x, heard)
+                x = layer(x, attended)
         return pool([self.norm(x)], mask, self.pooling)
 
 
@@ -88,14 +90,15 @@ class _Layer(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, heard: Tensor) -> Tensor:
-        """Tokens ``[B, L, F]`` and which of them are heard, ``[B, 1, 1, L]``, to ``[B, L, F]``."""
-        x = x + self.dropout(self._attend(self.attention_norm(x), heard))
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Returns tokens ``[B, L, F]`` after the block, with attention masked by ``mask [B, 1, 1, L]``."""
+        x = x + self.dropout(self._attend(self.attention_norm(x), mask))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
-    def _attend(self, x: Tensor, heard: Tensor) -> Tensor:
-        parts = self.queries_keys_values(x).unflatten(2, (3, self.heads, -1))  # [B, L, 3, H, F / H]
-        queries, keys, values = parts.permute(2, 0, 3, 1, 4)
+    def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
+        queries, keys, values = rearrange(
+            self.queries_keys_values(x), "b l (three heads f) -> three b heads l f", three=3, heads=self.heads
+        )
         rate = self.dropout.p if self.training else 0.0
-        found = functional.scaled_dot_product_attention(queries, keys, values, heard, dropout_p=rate)
-        return self.output(found.transpose(1, 2).flatten(2))
+        attended = functional.scaled_dot_product_attention(queries, keys, values, mask, dropout_p=rate)
+        return self.output(rearrange(attended, "b heads l f -> b l (heads f)"))

@@ -1,4 +1,4 @@
-"""What a view of a text is."""
+"""Augmentation set for texts."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,29 +15,29 @@ _SHUFFLE, _DELETE, _MASK, _SPAN = range(4)  # purposes of a text's noise
 
 
 class TextViews(AugmentationSet):
-    """Tokens with masks: ``{"input_ids", "attention_mask"}``, ``[B, L]``, padded to the longest of a view.
+    """Augmented token ids with masks: ``{"input_ids", "attention_mask"}``, ``[B, L]``, padded to the longest.
 
-    In order: a span of the text, local shuffling, deletion, masking, span masking. Rates are one
-    number for both views or one for each. `encoders.text.presets` has the published settings.
+    The augmentations are, in this order, cropping to a span of the text, local shuffling, deletion, masking
+    and span masking. A rate is one number for both views or one per view. `encoders.text.presets` has
+    published settings.
 
     Args:
-        tokenizer: ``bpe``, learnt from the training texts; ``bytes``; or a pretrained model's, by hub
-            name, folder or ``tokenizer.json``.
-        vocabulary: of ``bpe``.
-        length: tokens of a view at most, special ones included.
-        crop: shares of a text's tokens between which that of a view's span is drawn; without it a view
-            begins where the text does.
-        apart: the two spans are of different sides of a cut through the text, where it has two tokens
-            or more.
-        shuffle: the distance in tokens within which places are exchanged, 0 for none.
-        delete: share of the tokens deleted; of a text one is left.
-        mask: share of the tokens masked, each for itself.
-        mask_spans: share of the tokens masked in spans.
-        span: tokens of such a span.
-        dropout: the rate that the encoder drops out at for a view; without it the encoder's own.
+        tokenizer: ``bpe``, which is trained on the training texts; ``bytes``; or a pretrained model's, by
+            hub name, folder or ``tokenizer.json``.
+        vocabulary: size of the vocabulary of ``bpe``.
+        length: most tokens of a view, with special tokens.
+        crop: range of a span's length as a fraction of the text's tokens. By default a view starts at the
+            beginning of the text.
+        apart: take the two spans from the two sides of a random cut, if the text has two or more tokens.
+        shuffle: distance in tokens of local shuffling, 0 for none.
+        delete: share of deleted tokens; at least one token of a text remains.
+        mask: share of tokens that are masked independently.
+        mask_spans: share of tokens that are masked in spans.
+        span: number of tokens in a masked span.
+        dropout: the encoder's dropout rate for a view; by default the encoder's own rate.
 
     Raises:
-        ValueError: a tokeniser that does not load, or rates out of range.
+        ValueError: if the tokeniser does not load, or a rate is out of range.
     """
 
     draws = 4
@@ -61,38 +61,38 @@ class TextViews(AugmentationSet):
         rates = {"delete": delete, "mask": mask, "mask_spans": mask_spans, "dropout": dropout}
         self._rates = {name: _pair(name, rate) for name, rate in rates.items() if rate is not None}
         if crop is not None and not 0 < crop[0] <= crop[1] <= 1:
-            raise ValueError(f"crop is two shares, 0 < least <= most <= 1, not {list(crop)}")
+            raise ValueError(f"crop must be two shares, 0 < least <= most <= 1, not {list(crop)}")
         if shuffle < 0 or span < 1:
-            raise ValueError(f"shuffle is 0 or more and span 1 or more, not {shuffle} and {span}")
+            raise ValueError(f"shuffle must be 0 or more and span 1 or more, not {shuffle} and {span}")
         self.vocabulary, self.length, self.span = vocabulary, length, span
         self.crop, self.apart, self.shuffle = crop, apart, shuffle
         self._tokens: Tokens | None = None
         if tokenizer != "bpe":
-            self._take(load_tokens(tokenizer))
+            self._set_tokens(load_tokens(tokenizer))
 
     def learn(self, texts: Iterable[bytes]) -> None:
-        """Train the tokeniser on undecoded texts, where it is to be learnt; damaged ones are left out.
+        """Trains the tokeniser on undecoded texts, if it is ``bpe``; bytes that are not UTF-8 are replaced.
 
         Raises:
-            ValueError: there are no texts, or the vocabulary is too small.
+            ValueError: if the vocabulary is too small.
         """
         if self._tokens is None:
-            self._take(train_bpe((text.decode(errors="replace") for text in texts), self.vocabulary))
+            self._set_tokens(train_bpe((text.decode(errors="replace") for text in texts), self.vocabulary))
 
     @property
     def tokens(self) -> Tokens:
         """The tokeniser.
 
         Raises:
-            ValueError: it has not been learnt yet.
+            ValueError: if it is not trained yet.
         """
         if self._tokens is None:
-            raise ValueError("the tokeniser has still to be learnt: call learn with the training texts")
+            raise ValueError("the tokeniser is not trained yet: call learn with the training texts")
         return self._tokens
 
     @property
     def portable(self) -> dict[str, Any]:
-        """The arguments that make the same views where the tokeniser's file is not."""
+        """Returns the arguments that rebuild the set without the tokeniser's file."""
         return {"tokenizer": self.tokens.to_json()}
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -100,18 +100,16 @@ class TextViews(AugmentationSet):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         if state != self.portable:
-            raise ValueError(
-                "the run's tokeniser is another than this data's: the training texts have changed"
-            )
+            raise ValueError("the run's tokeniser differs from this data's: the training texts have changed")
 
     def decode(self, raw: bytes) -> Tensor:
-        """UTF-8 to tokens without special ones, int32 ``[L]``."""
+        """Returns the token ids of UTF-8 bytes without special tokens, int32 ``[L]``."""
         return torch.tensor(self.tokens.encode(raw.decode()), dtype=torch.int32)
 
     def draw(self, u: Tensor, view: int) -> dict[str, Tensor]:
-        """``u [B, 4]`` to parameters: where to cut, the span's share and place, the noise's seed."""
+        """Returns parameters from ``u [B, 4]``: the cut, the span's share and position, the noise's seed."""
         least, most = self.crop or (1.0, 1.0)
-        cut = u[:, 0] if view == 0 else u[:, 0] - 1  # its sign says which side of it
+        cut = u[:, 0] if view == 0 else u[:, 0] - 1  # the sign is the side of the cut
         return {
             "cut": cut,
             "share": least + (most - least) * u[:, 1],
@@ -120,11 +118,11 @@ class TextViews(AugmentationSet):
         }
 
     def on_record(self, decoded: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        """The span of a view."""
+        """Returns the span of a view."""
         n, start = len(decoded), 0
         if self.apart and n > 1:
             cut = float(parameters["cut"])
-            # In the middle half, and not before the first token or after the last.
+            # In the middle half of the text, with at least one token on each side.
             middle = min(n - 1, max(1, round(n * (0.25 + 0.5 * (cut % 1)))))
             start, n = (0, middle) if cut >= 0 else (middle, n - middle)
         size = n
@@ -136,12 +134,12 @@ class TextViews(AugmentationSet):
         return decoded[start : start + size]
 
     def collate(self, samples: Sequence[Tensor]) -> Tensor:
-        """``[B, L]`` int32, -1 after the last token of each; ``L`` is 1 or more."""
+        """Pads token ids to int32 ``[B, L]`` with -1; ``L`` is 1 or more."""
         padded = pad_sequence(list(samples), batch_first=True, padding_value=ops.PADDING)
         return padded if padded.shape[1] else padded.new_full((len(samples), 1), ops.PADDING)
 
     def on_batch(self, data: Tensor, parameters: dict[str, Tensor], view: int) -> dict[str, Tensor]:
-        """The distorted view."""
+        """Augments token ids to the view."""
         tokens, ids = self.tokens, data
 
         def u(purpose: int) -> Tensor:
@@ -156,23 +154,23 @@ class TextViews(AugmentationSet):
             if rates[name]:
                 assert tokens.mask is not None
                 ids = ops.mask(ids, u(purpose), rates[name], tokens.mask, span)
-        made = self._assembled(ids)
+        output = self._assembled(ids)
         if "dropout" in rates:
-            made["dropout"] = torch.full((len(ids),), rates["dropout"])
-        return made
+            output["dropout"] = torch.full((len(ids),), rates["dropout"])
+        return output
 
     def clean(self, decoded: Tensor) -> Tensor:
-        """The beginning of the text."""
+        """Returns the beginning of the text."""
         return decoded[: self._room]
 
     def clean_batch(self, data: Tensor) -> dict[str, Tensor]:
-        """The undistorted view."""
+        """Returns the view without augmentation."""
         return self._assembled(data)
 
-    def _take(self, tokens: Tokens) -> None:
+    def _set_tokens(self, tokens: Tokens) -> None:
         room = self.length - len(tokens.prefix) - len(tokens.suffix)
         if room < 1:
-            raise ValueError(f"length {self.length} leaves no room for a token beside the special ones")
+            raise ValueError(f"length {self.length} leaves no room for a token beside the special tokens")
         if tokens.mask is None and any(max(self._rates[name]) for name in ("mask", "mask_spans")):
             raise ValueError("the tokeniser has no mask token, so mask and mask_spans must be 0")
         self._tokens, self._room = tokens, room
@@ -184,5 +182,5 @@ class TextViews(AugmentationSet):
 def _pair(name: str, rate: float | tuple[float, float]) -> tuple[float, float]:
     first, second = (rate, rate) if isinstance(rate, int | float) else rate
     if not (0 <= first < 1 and 0 <= second < 1):
-        raise ValueError(f"{name} is a share from 0 to below 1, or one for each view, not {rate}")
+        raise ValueError(f"{name} must be a share from 0 to below 1, or one per view, not {rate}")
     return first, second

@@ -45,6 +45,12 @@ def test_the_page_is_one_page():
     assert "[True]" in text[text.index("sync_batchnorm") :].split("--")[0], "ours, not Lightning's"
 
 
+def test_it_lists_only_what_the_command_takes():
+    assert "augmentation sets" not in page("", detection.KEYS, "image")
+    assert "encoders (" not in page("", classify.KEYS, "image")
+    assert "augmentation sets" in page("", classify.KEYS, "image")
+
+
 @pytest.mark.parametrize("modality", ["image", "audio", "text"])
 def test_it_lists_what_can_be_chosen(modality):
     """The lists are read from source files; here they are held against the imported classes."""

@@ -150,7 +150,7 @@ def test_what_cannot_be_converted(tmp_path, small, capsys):
     for source, target, form, message in (
         ("nowhere.pth", "x.safetensors", "encoder", "there is no checkpoint at"),
         ("text.pth", "x.safetensors", "encoder", "text.pth"),
-        ("list.pth", "x.safetensors", "encoder", "no model of the reference code"),
+        ("list.pth", "x.safetensors", "encoder", "not hold a model of the reference code"),
         ("other.pth", "x.safetensors", "encoder", "no backbone"),
         ("tiny.pth", "x.safetensors", "encoder", "not a ResNet-50's"),
         ("stem.safetensors", "x.pth", "torchvision", "no place in a plain resnet18"),

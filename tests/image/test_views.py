@@ -120,10 +120,10 @@ def test_no_crop_is_the_whole_picture():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"blur": (1.5, 0.1)}, "blur is a probability, not 1.5"),
-        ({"flip": -0.1}, "flip is a probability, not -0.1"),
-        ({"crop_scale": (0.5, 0.2)}, "crop_scale is a range within"),
-        ({"crop_scale": (0.0, 1.0)}, "crop_scale is a range within"),
+        ({"blur": (1.5, 0.1)}, "blur must be a probability, not 1.5"),
+        ({"flip": -0.1}, "flip must be a probability, not -0.1"),
+        ({"crop_scale": (0.5, 0.2)}, "crop_scale must be a range within"),
+        ({"crop_scale": (0.0, 1.0)}, "crop_scale must be a range within"),
     ],
 )
 def test_wrong_reference_views(arguments, message):

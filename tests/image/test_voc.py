@@ -63,8 +63,8 @@ def test_a_label_is_a_row_of_the_targets_also_of_a_subset(tmp_path):
             "dog_test.txt' and 'cat_test.txt' list different pictures: '000002' is in only one of them$",
         ),
         ({"dog_test": "000001 -1"}, "'000002' is in only one of them$"),
-        ({"dog_test": "000001 -1/000002 2"}, "line 2 of .*dog_test.txt' is no picture id .*: '000002 2'$"),
-        ({"dog_test": "000001 -1/000002"}, "line 2 of .* is no picture id and 1, -1 or 0: '000002'$"),
+        ({"dog_test": "000001 -1/000002 2"}, "line 2 of .*dog_test.txt' is not a picture id .*: '000002 2'$"),
+        ({"dog_test": "000001 -1/000002"}, "line 2 of .* is not a picture id and 1, -1 or 0: '000002'$"),
         ({"dog_test": "000001 -1/000002 1/000002 1"}, "line 3 of .*dog_test.txt' names '000002' again$"),
         ({"dog_test": "", "cat_test": ""}, "cat_test.txt' lists no pictures$"),
     ],
@@ -78,10 +78,10 @@ def test_lists_that_do_not_fit(tmp_path, change, message):
 
 def test_folders_that_do_not_fit(tmp_path):
     root = write(tmp_path / "VOCdevkit" / "VOC2007", GOOD)
-    with pytest.raises(DataError, match=r"is no VOC folder: .*; did you mean '.*VOCdevkit/VOC2007'\?$"):
+    with pytest.raises(DataError, match=r"is not a VOC folder: .*; did you mean '.*VOCdevkit/VOC2007'\?$"):
         open_voc(root.parent)
     with pytest.raises(
-        DataError, match=r"nowhere' is no VOC folder: it has no JPEGImages/ and ImageSets/Main/$"
+        DataError, match=r"nowhere' is not a VOC folder: it has no JPEGImages/ and ImageSets/Main/$"
     ):
         open_voc(tmp_path / "nowhere")
     (root / LISTS / "dog_test.txt").write_bytes(b"\xff\xfe")

@@ -212,11 +212,11 @@ def test_damaged_pictures_are_replaced_and_left_out(tmp_path, encoder, devkit):
     dataset = TrainPictures(train.pictures * 50, [64], 100, 0, with_masks=False)
     with pytest.warns(UserWarning, match=r"damaged record .*1\.jpg"):
         batch = dataset[(0, 1)]
-    assert batch.at != [1]
+    assert batch.indices != [1]
     assert len(batch.targets) == 1
     held_out = EvaluationPictures(test.pictures * 100, 64, 100, 2, 0, 1)
     with pytest.warns(UserWarning, match=r"damaged record .*1\.jpg"):
-        assert held_out[0].at == [0]
+        assert held_out[0].indices == [0]
 
 
 def test_views_depend_on_seed_epoch_and_index_alone(devkit):

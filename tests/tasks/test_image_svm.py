@@ -141,7 +141,7 @@ def test_wrong_input_is_one_line(tmp_path, encoder, voc, capsys):
     (tmp_path / "full" / "file").touch()
     for more, message in (
         (("--encoder", str(tmp_path / "nowhere")), "there is no encoder"),
-        (("--data.source", str(tmp_path)), "is no VOC folder"),
+        (("--data.source", str(tmp_path)), "is not a VOC folder"),
         (("--data.test_split", "val"), "has no split 'val'"),
         (("--svm.folds", "50"), "class 'blue' has "),
         (("--svm.costs", "[0.0]"), "costs must be positive, got [0.0]"),

@@ -238,7 +238,7 @@ WRONG = {
     ),
     "pooling of a run": (
         "sts", ["--encoder", "{tmp}/run", "--data.source", "{pairs}", "--pooling", "cls"],
-        "a pooling of its own",
+        "trained with its own pooling",
     ),
     "no baseline": (
         "sts", ["--encoder", "{tmp}/run", "--data.source", "{pairs}", "--baseline", "{tmp}/none.txt"],
@@ -273,7 +273,7 @@ WRONG = {
     "senteval, few": (
         "probe",
         ["--senteval", "--encoder", "{tmp}/run", "--data.source", "{tmp}/topics/test.csv", "--folds", "50"],
-        "50 folds need",
+        "folds is 50: it must",
     ),
 }  # fmt: skip
 

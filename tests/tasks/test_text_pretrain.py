@@ -143,13 +143,13 @@ def test_a_transformer_with_dropout_alone(tmp_path, table):
         (["--data.source", "nowhere.csv"], "'nowhere.csv' does not exist"),
         (["--data.source", "docstring"], "did you mean 'docstrings'?"),
         (["--views.tokenizer", "./nothing"], "cannot load the tokeniser './nothing'"),
-        (["--views.delete", "1.5"], "error: delete is a share from 0 to below 1"),
+        (["--views.delete", "1.5"], "error: delete must be a share from 0 to below 1"),
         (["--views.crop", "[0.1, 0.2, 0.3]"],
          "TextViews: crop takes tuple[float, float], NoneType, not [0.1, 0.2, 0.3]"),
         (["--views.mask", "most"], "TextViews: mask takes float, tuple[float, float], not most"),
         (["--views.lenght", "3"], "Option 'lenght' is not accepted"),
         (["--model.encoder", TRANSFORMER, "--model.encoder.vocabulary", "300"],
-         "the vocabulary of the tokeniser and that of the encoder must agree"),
+         "the vocabularies of the tokeniser and the encoder must agree"),
         (["--model.encoder", "encoders.text.pretrained.PretrainedText", "--model.encoder.name", "./no"],
          "there is no folder './no'"),
     ],
@@ -163,6 +163,7 @@ def test_wrong_usage_is_one_line(tmp_path, table, change, words, capsys):
     assert "\n" not in error
 
 
+@pytest.mark.slow
 def test_documentation_strings():
     columns = docstrings()
     assert len(columns["text"]) == len(columns["label"]) == len({*columns["text"]}) >= 2000

@@ -141,8 +141,8 @@ def test_the_weights_written_are_the_encoders_and_train_on(tmp_path, sentence_tr
 @pytest.mark.parametrize(
     ("encoder", "views", "message"),
     [
-        (lambda: nn.Identity(), lambda: object(), "object are no views of texts"),
-        (lambda: nn.Identity(), lambda: TextViews("bytes"), "an? Identity is written from the file"),
+        (lambda: nn.Identity(), lambda: object(), "object is not an augmentation set for texts"),
+        (lambda: nn.Identity(), lambda: TextViews("bytes"), "an? Identity needs the file"),
         (
             lambda: pretrained("bert", "first_last"), lambda: TextViews("bytes"),
             "no pooling of the first and the last layer",
@@ -158,7 +158,10 @@ def test_wrong_inputs(tmp_path, encoder, views, message):
 def test_the_task_says_what_is_wrong_in_one_line(tmp_path, task, image_encoder, capsys):
     assert task.main([]) == 0
     assert "--encoder" in capsys.readouterr().out
-    for encoder, message in (tmp_path / "no", "there is no encoder"), (image_encoder, "no views of texts"):
+    for encoder, message in (
+        (tmp_path / "no", "there is no encoder"),
+        (image_encoder, "not an augmentation set"),
+    ):
         assert task.main(["--encoder", str(encoder), "--out", str(tmp_path / "out")]) == 2
         error = capsys.readouterr().err
         assert message in error

@@ -82,7 +82,7 @@ def test_a_token_after_a_gap_is_kept():
     ("call", "message"),
     [
         (lambda: in_length_groups(sums, padded([1, 2]), 0), "1 or more rows, not 0"),
-        (lambda: check_ids(torch.tensor([[0, 9]]), 9), "token 9 but the encoder's vocabulary is 9"),
+        (lambda: check_ids(torch.tensor([[0, 9]]), 9), "token 9, but the encoder's vocabulary has 9"),
         (lambda: check_length(torch.zeros(1, 9), 8), "9 tokens is longer than the 8"),
     ],
 )

@@ -146,7 +146,7 @@ def test_an_export_and_its_run_directory(tmp_path):
     for path in (tmp_path, tmp_path / "encoder.safetensors"):
         assert torch.equal(load_text_encoder(path).encoder.table.weight, encoder.table.weight)
     assert not torch.equal(load_text_encoder(tmp_path, False).encoder.table.weight, encoder.table.weight)
-    with pytest.raises(ValueError, match="a pooling of its own"):
+    with pytest.raises(ValueError, match="trained with its own pooling"):
         load_text_encoder(tmp_path, pooling="mean")
     # a folder that sentence-transformers loads with code of ours
     write(tmp_path / "modules.json", [{"path": "", "type": "encoders.text.exchange.SentenceModule"}])
@@ -190,9 +190,9 @@ def change(file, content):
 WRONG = {
     "more modules": (
         change("modules.json", modules("Transformer", "Pooling", "Dense")),
-        "not a transformer and its pooling alone: it is Transformer, Pooling, Dense",
+        "not a transformer and its pooling alone: it has Transformer, Pooling, Dense",
     ),
-    "no transformer": (change("modules.json", modules("StaticEmbedding")), "it is StaticEmbedding"),
+    "no transformer": (change("modules.json", modules("StaticEmbedding")), "it has StaticEmbedding"),
     "another pooling": (
         change("1_Pooling/config.json", {"pooling_mode_max_tokens": True}), "pooled by max, which is not"
     ),
@@ -200,9 +200,9 @@ WRONG = {
         change("1_Pooling/config.json", {"pooling_mode": ["mean", "cls"]}), "pooled by mean and cls",
     ),
     "lower case": (
-        change("sentence_bert_config.json", {"do_lower_case": True}), "wants texts in lower case",
+        change("sentence_bert_config.json", {"do_lower_case": True}), "expects lower-case texts",
     ),
-    "no JSON": (change("modules.json", "{"), "modules.json is no JSON"),
+    "no JSON": (change("modules.json", "{"), "modules.json is not JSON"),
 }  # fmt: skip
 
 

@@ -209,7 +209,7 @@ def test_limits(folder):
     if encoder.length is not None:
         with pytest.raises(ValueError, match="25 tokens is longer than the 24"):
             encoder(texts(2, columns=25))
-    with pytest.raises(ValueError, match="vocabulary of the tokeniser and that of the encoder must agree"):
+    with pytest.raises(ValueError, match="vocabularies of the tokeniser and the encoder must agree"):
         encoder({"input_ids": torch.tensor([[60]]), "attention_mask": torch.ones(1, 1)})
 
 
@@ -241,9 +241,9 @@ def damaged(folder):
     [
         (lambda folder: str(folder / "nowhere"), "there is no folder '.*nowhere'"),
         (lambda folder: str(folder), r"cannot load '.*': .*config\.json"),
-        (lambda folder: '{"model_type": "gpt2"}', "its type is gpt2, which is no bidirectional encoder"),
-        (lambda folder: '{"model_type": "bart"}', "its type is bart, which is no bidirectional encoder"),
-        (lambda folder: '{"model_type": "vit"}', "its type is vit, which is no bidirectional encoder"),
+        (lambda folder: '{"model_type": "gpt2"}', "its type is gpt2, which is not a bidirectional"),
+        (lambda folder: '{"model_type": "bart"}', "its type is bart, which is not a bidirectional"),
+        (lambda folder: '{"model_type": "vit"}', "its type is vit, which is not a bidirectional"),
         (lambda folder: '{"model_type": "perceiver"}', "its type is perceiver, which is no"),
         (lambda folder: '{"model_type": "nothing"}', "Unrecognized model"),
         (lambda folder: '{"hidden_size": 8}', "model_type"),

@@ -141,8 +141,8 @@ def test_results_are_filed_by_the_embeddings(fake, monkeypatch):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda fake, at: fake.encode(["a", 3.0]), "a text is a string, not a float: 3.0"),
-        (lambda fake, at: fake.encode([["a", "b"]]), "a text is a string, not a list"),
+        (lambda fake, at: fake.encode(["a", 3.0]), "a text must be a string, not a float: 3.0"),
+        (lambda fake, at: fake.encode([["a", "b"]]), "a text must be a string, not a list"),
         (lambda fake, at: fake.encode("a", batch_size=0), "1 or more texts, not 0"),
         (lambda fake, at: fake.encode("a", device="nonsense"), "there is no device 'nonsense'"),
         (
@@ -162,5 +162,5 @@ def test_wrong_inputs(fake, tmp_path, call, message):
 
 
 def test_an_encoder_of_something_else(image_encoder):
-    with pytest.raises(ValueError, match="ReferenceViews are no views of texts"):
+    with pytest.raises(ValueError, match="ReferenceViews is not an augmentation set for texts"):
         SentenceEncoder.load(image_encoder)

@@ -81,7 +81,7 @@ def test_a_pretrained_model_s(wordpiece):
     [
         (lambda: load_tokens("no/such-model"), "cannot load the tokeniser 'no/such-model'"),
         (lambda: load_tokens("{}"), "cannot load the tokeniser"),
-        (lambda: train_bpe(TEXTS, 260), "261 entries or more, not 260"),
+        (lambda: train_bpe(TEXTS, 260), "261 or more entries, not 260"),
     ],
 )
 def test_wrong_inputs(make, words, monkeypatch):

@@ -164,7 +164,7 @@ def test_micro_batches_drop_out_the_same_twice(encoder):
         (lambda: check_pooling("max"), "no pooling 'max'; there are mean, cls, first_last"),
         (lambda: TextTransformer(dropout=1.5), "dropout probability"),
         (lambda: TextTransformer(**SMALL)(texts(columns=25)), "25 tokens is longer than the 24"),
-        (lambda: TextTransformer(**SMALL | {"vocabulary": 50})(texts()), "vocabulary of the tokeniser and"),
+        (lambda: TextTransformer(**SMALL | {"vocabulary": 50})(texts()), "vocabularies of the tokeniser and"),
     ],
 )
 def test_wrong_inputs(make, message):

@@ -126,7 +126,7 @@ def test_a_document_of_100_000_words():
 
 def test_a_learnt_tokeniser_is_kept():
     views = TextViews(vocabulary=300)
-    with pytest.raises(ValueError, match="still to be learnt"):
+    with pytest.raises(ValueError, match="not trained yet"):
         views.decode(b"a")
     views.learn([b"the cat sat on the mat"] * 10 + [b"\xff damaged"])
     again = TextViews(**views.portable)
@@ -154,12 +154,12 @@ def test_presets():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"delete": 1.0}, "delete is a share from 0 to below 1"),
-        ({"mask": (0.1, -0.1)}, "mask is a share"),
-        ({"dropout": (0.1, 2.0)}, "dropout is a share"),
-        ({"crop": (0.0, 0.5)}, "crop is two shares"),
-        ({"crop": (0.5, 0.2)}, "crop is two shares"),
-        ({"shuffle": -1.0}, "shuffle is 0 or more"),
+        ({"delete": 1.0}, "delete must be a share from 0 to below 1"),
+        ({"mask": (0.1, -0.1)}, "mask must be a share"),
+        ({"dropout": (0.1, 2.0)}, "dropout must be a share"),
+        ({"crop": (0.0, 0.5)}, "crop must be two shares"),
+        ({"crop": (0.5, 0.2)}, "crop must be two shares"),
+        ({"shuffle": -1.0}, "shuffle must be 0 or more"),
         ({"span": 0}, "span 1 or more"),
         ({"length": 2}, "length 2 leaves no room"),
     ],

@@ -1,6 +1,6 @@
-"""Boxes (and masks) of the objects in pictures, from a PASCAL VOC devkit or from COCO's files.
+"""Boxes and masks of the objects in pictures, from a PASCAL VOC devkit or COCO's files.
 
-A box is ``x1, y1, x2, y2`` in pixels, continuous, from 0 at the picture's left and upper edge.
+A box is ``x1, y1, x2, y2`` in continuous pixels, from 0 at the picture's left and upper edge.
 """
 
 import contextlib
@@ -20,33 +20,33 @@ from bt_multimodal.data.records import DataError
 
 
 class Picture(NamedTuple):
-    """A picture's file and its ``K`` objects, undecoded."""
+    """An undecoded picture and the annotation of its ``K`` objects."""
 
     path: Path
-    size: tuple[int, int]  # height and width in pixels, as the annotation has them
+    size: tuple[int, int]  # height and width in pixels, according to the annotation
     boxes: Tensor  # [K, 4] float32
-    labels: Tensor  # [K] int64 from 1: 0 is the background
-    ignore: Tensor  # [K] bool: neither has to be found nor may be (VOC: difficult, COCO: crowd)
-    segments: list[Any] | None = None  # COCO's polygons or run lengths, one an object
+    labels: Tensor  # [K] int64 from 1; 0 is the background
+    ignore: Tensor  # [K] bool: does not count in evaluation (VOC: difficult, COCO: crowd)
+    segments: list[Any] | None = None  # COCO's polygons or run lengths, one per object
 
 
 class Annotated(NamedTuple):
-    """Pictures of one split, the names of the classes (of label 1, 2, ...), and whose rules hold."""
+    """The pictures of one split, the names of the classes 1, 2, ..., and whether VOC's rules apply."""
 
     pictures: list[Picture]
     classes: list[str]
     voc: bool
 
     def to_train_on(self) -> list[Picture]:
-        """The pictures with their objects to train on, those without any left out.
+        """Returns the pictures with objects to train on.
 
-        As detectron2 has it: VOC's difficult objects are among them, COCO's crowds are not.
+        As in detectron2, these include VOC's difficult objects but not COCO's crowds.
         """
-        kept = [p if self.voc else _chosen(p, ~p.ignore) for p in self.pictures]
-        return [p for p in kept if len(p.labels)]
+        pictures = [p if self.voc else _selected(p, ~p.ignore) for p in self.pictures]
+        return [p for p in pictures if len(p.labels)]
 
 
-def _chosen(picture: Picture, keep: Tensor) -> Picture:
+def _selected(picture: Picture, keep: Tensor) -> Picture:
     segments = picture.segments
     if segments is not None:
         segments = [segment for segment, kept in zip(segments, keep.tolist(), strict=True) if kept]
@@ -56,10 +56,10 @@ def _chosen(picture: Picture, keep: Tensor) -> Picture:
 
 
 def masks(picture: Picture) -> Tensor:
-    """The masks of a picture's objects, uint8 ``[K, H, W]``.
+    """Returns the masks of a picture's objects, uint8 ``[K, H, W]``.
 
     Raises:
-        DataError: annotations without masks.
+        DataError: if the annotation has no masks.
     """
     if picture.segments is None:
         raise DataError(f"the annotation of {picture.path} has no masks, only boxes")
@@ -68,7 +68,7 @@ def masks(picture: Picture) -> Tensor:
 
 
 def run_lengths(segment: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """COCO's polygons, or counts, as pycocotools' compressed run lengths."""
+    """Converts COCO's polygons or counts to pycocotools' compressed run lengths."""
     from pycocotools import mask
 
     if isinstance(segment, list):
@@ -77,27 +77,27 @@ def run_lengths(segment: Any, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def decode(lengths: dict[str, Any]) -> np.ndarray:
-    """A mask of pycocotools' run lengths, uint8 ``[H, W]``."""
+    """Decodes pycocotools' run lengths to a mask, uint8 ``[H, W]``."""
     from pycocotools import mask
 
-    with warnings.catch_warnings():  # of how pycocotools hands its memory to NumPy 2
+    with warnings.catch_warnings():  # pycocotools uses an interface that NumPy 2 deprecates
         warnings.simplefilter("ignore", DeprecationWarning)
         return mask.decode(lengths)
 
 
 def open_annotated(source: str, train_split: str, test_split: str) -> tuple[Annotated, Annotated]:
-    """Training and test pictures of one source.
+    """Opens the training and test pictures of one source.
 
     Args:
-        source: a folder with ``annotations/instances_<split>.json`` and pictures in ``<split>/``
-            (COCO), or VOC years (``JPEGImages/``, ``Annotations/``, ``ImageSets/Main/<split>.txt``):
-            one, several with commas between them, or a folder of them such as ``VOCdevkit``.
-        train_split, test_split: names of splits. Of VOC a split is taken from every year that has
-            it; ``VOC2007/test`` is one year's, and several may stand with commas between them.
+        source: a COCO folder with ``annotations/instances_<split>.json`` and pictures in ``<split>/``; or
+            VOC years with ``JPEGImages/``, ``Annotations/`` and ``ImageSets/Main/<split>.txt``: one folder,
+            several separated by commas, or a folder of them such as ``VOCdevkit``.
+        train_split, test_split: names of splits. A VOC split combines all years that have it;
+            ``VOC2007/test`` is one year's split. Several names are separated by commas.
 
     Raises:
-        DataError: no such source or split, an annotation that is damaged or missing, or a class that
-            only the test split has.
+        DataError: if there is no such source or split, an annotation is damaged or missing, or only the test
+            split has some class.
     """
     folders = [Path(part.strip()) for part in source.split(",")]
     for folder in folders:
@@ -111,15 +111,16 @@ def open_annotated(source: str, train_split: str, test_split: str) -> tuple[Anno
     years = {year.resolve().name: year for folder in folders for year in _years(folder)}
     if not years:
         raise DataError(f"{source!r} is neither COCO (annotations/) nor a VOC devkit (ImageSets/Main/)")
-    named = [[_read(file) for file in _listed(years, split)] for split in (train_split, test_split)]
-    classes = sorted({name for _, names in named[0] for name in names})
+    files = [_annotation_files(years, split) for split in (train_split, test_split)]
+    splits = [[_read(file) for file in of_split] for of_split in files]
+    classes = sorted({name for _, names in splits[0] for name in names})
     label = {name: i + 1 for i, name in enumerate(classes)}
-    for picture, names in named[1]:
+    for picture, names in splits[1]:
         if unknown := set(names) - set(classes):
             raise DataError(f"{picture.path} shows {min(unknown)!r}, which no training picture does")
     train, test = (
-        Annotated([_labelled(picture, names, label) for picture, names in part], classes, voc=True)
-        for part in named
+        Annotated([_labelled(picture, names, label) for picture, names in pictures], classes, voc=True)
+        for pictures in splits
     )
     return train, test
 
@@ -132,9 +133,9 @@ def _years(folder: Path) -> list[Path]:
     return [f for f in (folder, *sorted(folder.iterdir())) if (f / "ImageSets" / "Main").is_dir()]
 
 
-def _listed(years: dict[str, Path], split: str) -> list[Path]:
-    """The annotation files of a split's pictures."""
-    found: list[Path] = []
+def _annotation_files(years: dict[str, Path], split: str) -> list[Path]:
+    """Returns the annotation files of a split's pictures."""
+    files: list[Path] = []
     for part in split.split(","):
         year, _, name = part.strip().rpartition("/")
         if year and year not in years:
@@ -148,18 +149,18 @@ def _listed(years: dict[str, Path], split: str) -> list[Path]:
             raise DataError(f"no ImageSets/Main/{name}.txt in {year or ', '.join(years)}")
         for folder, file in lists.items():
             ids = [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
-            found += [folder / "Annotations" / f"{one}.xml" for one in ids]
-    if not found:
+            files += [folder / "Annotations" / f"{id_}.xml" for id_ in ids]
+    if not files:
         raise DataError(f"the split {split!r} lists no picture")
-    return found
+    return files
 
 
 def _read(file: Path) -> tuple[Picture, list[str]]:
-    """A VOC annotation; the classes' names take the place of labels."""
+    """Reads a VOC annotation: a picture without labels, and its objects' class names."""
     try:
         root = ElementTree.parse(file).getroot()
         objects = root.findall("object")
-        # Pixels are counted from 1 and both ends belong to the box.
+        # VOC counts pixels from 1, and both ends belong to the box.
         boxes = [[float(_text(o, f"bndbox/{side}")) - shift for side, shift in _SIDES] for o in objects]
         difficult = [o.findtext("difficult", "0").strip() == "1" for o in objects]
         names = [_text(o, "name").strip() for o in objects]
@@ -193,35 +194,35 @@ def _coco(folder: Path, split: str) -> Annotated:
         categories = sorted(content["categories"], key=lambda category: category["id"])
         label = {category["id"]: i + 1 for i, category in enumerate(categories)}
         objects: dict[int, list[Any]] = {image["id"]: [] for image in content["images"]}
-        for one in content["annotations"]:
-            objects[one["image_id"]].append(one)
+        for annotation in content["annotations"]:
+            objects[annotation["image_id"]].append(annotation)
         pictures = [
-            _of_coco(folder / split / image["file_name"], image, objects[image["id"]], label)
+            _coco_picture(folder / split / image["file_name"], image, objects[image["id"]], label)
             for image in content["images"]
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise DataError(f"{file} is no file of COCO's instances: {reason}") from error
+        raise DataError(f"{file} is not a file of COCO's instances: {reason}") from error
     if not (folder / split).is_dir():
         raise DataError(f"there is no folder of pictures {folder / split}")
     return Annotated(pictures, [category["name"] for category in categories], voc=False)
 
 
-def _of_coco(path: Path, image: Any, objects: list[Any], label: dict[int, int]) -> Picture:
-    boxes = [(x, y, x + w, y + h) for x, y, w, h in (one["bbox"] for one in objects)]
-    segments = [one.get("segmentation") for one in objects]
+def _coco_picture(path: Path, image: Any, objects: list[Any], label: dict[int, int]) -> Picture:
+    boxes = [(x, y, x + w, y + h) for x, y, w, h in (object_["bbox"] for object_ in objects)]
+    segments = [object_.get("segmentation") for object_ in objects]
     return Picture(
         path,
         (image["height"], image["width"]),
         _boxes(boxes),
-        torch.tensor([label[one["category_id"]] for one in objects], dtype=torch.int64),
-        torch.tensor([bool(one.get("iscrowd", 0)) for one in objects], dtype=torch.bool),
+        torch.tensor([label[object_["category_id"]] for object_ in objects], dtype=torch.int64),
+        torch.tensor([bool(object_.get("iscrowd", 0)) for object_ in objects], dtype=torch.bool),
         segments if all(segments) else None,
     )
 
 
 @contextlib.contextmanager
 def quiet():
-    """pycocotools prints what it does; here that goes nowhere."""
+    """Silences pycocotools, which prints its progress."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -9,7 +9,7 @@ from bt_multimodal.commands.keys import ENCODER, TRAINING, Group, Keys
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-_SHOWN = 6  # pictures
+_SHOWN = 6  # pictures in detections.png
 
 KEYS: Keys = (
     *TRAINING,
@@ -30,7 +30,7 @@ KEYS: Keys = (
 
 
 def detect(doc: str, argv: Sequence[str] | None, name: str) -> int:
-    """Run the command; see `run_command`."""
+    """Runs the command; see `run_command`."""
     return run_command(doc, argv, KEYS, _detect, name)
 
 
@@ -45,7 +45,7 @@ def _detect(parser: "ArgumentParser", config: "Namespace") -> int:
     encoder = load_encoder(config.encoder, weights=not config.fresh).encoder
     data = DetectionData(seed=config.seed, **config.data.as_dict())
     model = Detection(encoder, data, **config.model.as_dict())
-    model.schedule(config.trainer.max_steps)  # refuses what does not fit, before long work
+    model.schedule(config.trainer.max_steps)  # rejects wrong milestones before training starts
     trainer = run.trainer()
     train(trainer, model, data)
     trainer.test(model, datamodule=data, verbose=False)

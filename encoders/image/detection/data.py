@@ -1,6 +1,6 @@
-"""Pictures with boxes as a detector takes them: resized, in training flipped.
+"""Data sets of pictures with boxes for a detector: resized, and in training randomly flipped.
 
-A picture's shorter side becomes one of several sizes, unless the longer would pass a limit.
+A picture's shorter side is resized to one of several sizes, unless the longer side would exceed a limit.
 """
 
 from collections.abc import Sequence
@@ -20,23 +20,23 @@ from encoders.image.detection.annotations import Picture, masks
 
 
 class Pictures(NamedTuple):
-    """A batch: uint8 ``[3, h, w]`` each, targets (none in evaluation), sizes ``H, W`` before, indices."""
+    """A batch of resized pictures."""
 
-    pictures: list[Tensor]
-    targets: list[dict[str, Tensor]] | None
-    sizes: list[tuple[int, int]]
-    at: list[int]
+    pictures: list[Tensor]  # uint8 [3, h, w] each
+    targets: list[dict[str, Tensor]] | None  # None in evaluation
+    sizes: list[tuple[int, int]]  # H, W before resizing
+    indices: list[int]
 
 
 def decoded(pictures: Sequence[Picture]) -> DecodedRecords:
-    """The pixels, uint8 ``[3, H, W]``, under the policy for damaged records; labels are indices."""
+    """Returns the pictures as decoded records, uint8 ``[3, H, W]``, with their indices as labels."""
     files = [str(picture.path) for picture in pictures]
     return DecodedRecords(file_records(Path(), files, torch.arange(len(files)), []), ops.decode_rgb)
 
 
 def resized(picture: Tensor, short: int, longest: int) -> Tensor:
-    """uint8 ``[3, H, W]`` with its shorter side ``short`` (bilinear), or its longer ``longest`` if that
-    would pass it."""
+    """Resizes uint8 ``[3, H, W]`` (bilinear) to a shorter side ``short`` and a longer side of at most
+    ``longest``."""
     rows, columns = picture.shape[1:]
     scale = min(short / min(rows, columns), longest / max(rows, columns))
     size = (int(columns * scale + 0.5), int(rows * scale + 0.5))
@@ -44,33 +44,33 @@ def resized(picture: Tensor, short: int, longest: int) -> Tensor:
 
 
 def target(picture: Picture, rows: int, columns: int, flip: bool, with_masks: bool) -> dict[str, Tensor]:
-    """What a detector is to find in a picture that was resized to ``rows`` x ``columns``.
+    """Returns a detector's target for a picture that was resized to ``rows`` x ``columns``.
 
-    Boxes go with the size and are cut to the picture, empty ones left out. Masks keep their own size.
+    Boxes are scaled to that size and cut to the picture; empty ones are dropped. Masks keep their size.
     """
     height, width = picture.size
     boxes = picture.boxes * torch.tensor([columns / width, rows / height]).repeat(2)
     boxes[:, 0::2].clamp_(0, columns)
     boxes[:, 1::2].clamp_(0, rows)
-    full = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    not_empty = (boxes[:, 2:] > boxes[:, :2]).all(1)
     if flip:
         left, top, right, bottom = boxes.unbind(1)
         boxes = torch.stack([columns - right, top, columns - left, bottom], 1)
-    found = {"boxes": boxes[full], "labels": picture.labels[full]}
+    objects = {"boxes": boxes[not_empty], "labels": picture.labels[not_empty]}
     if with_masks:
-        own = masks(picture)[full]
-        found["masks"] = own.flip(-1) if flip else own
-    return found
+        object_masks = masks(picture)[not_empty]
+        objects["masks"] = object_masks.flip(-1) if flip else object_masks
+    return objects
 
 
 class TrainPictures(Dataset):
-    """Any picture at any epoch, flipped with probability 0.5, in one of several sizes.
+    """Training pictures by (epoch, index), flipped with probability 0.5 and resized to a random size.
 
     Args:
-        pictures: with their objects, at least one each.
-        sizes: the shorter side's, each as likely.
-        longest: limit of the longer side.
-        seed: the run's seed; with epoch and index it fixes size and flip.
+        pictures: pictures with at least one object each.
+        sizes: sizes of the shorter side in pixels, all equally likely.
+        longest: limit of the longer side in pixels.
+        seed: the run's seed; with epoch and index it determines size and flip.
         with_masks: whether the targets have masks.
     """
 
@@ -84,32 +84,32 @@ class TrainPictures(Dataset):
         return len(self.pictures)
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> Pictures:
-        index = torch.tensor([i for _, i in keys])
-        whole, taken = self._decoded.batch(index)
-        made, targets = [], []
-        drawn = uniforms(self.seed, keys[0][0], index, 0, 2).tolist()
-        for picture, i, (flipped, sized) in zip(whole, taken.tolist(), drawn, strict=True):
-            small = resized(picture, self.sizes[int(sized * len(self.sizes))], self.longest)
-            flip = flipped < 0.5
-            made.append(small.flip(-1) if flip else small)
-            # What the picture turned out to be counts, whatever the annotation says.
-            known = self.pictures[i] if self.with_masks else self.pictures[i]._replace(size=_size(picture))
-            rows, columns = _size(small)
-            targets.append(target(known, rows, columns, flip, self.with_masks))
-        return Pictures(made, targets, [_size(p) for p in whole], taken.tolist())
+        requested = torch.tensor([i for _, i in keys])
+        originals, indices = self._decoded.batch(requested)  # a damaged picture is replaced
+        pictures, targets = [], []
+        u = uniforms(self.seed, keys[0][0], requested, 0, 2).tolist()
+        for original, i, (u_flip, u_size) in zip(originals, indices.tolist(), u, strict=True):
+            picture = resized(original, self.sizes[int(u_size * len(self.sizes))], self.longest)
+            flip = u_flip < 0.5
+            pictures.append(picture.flip(-1) if flip else picture)
+            # The decoded size counts, whatever the annotation says.
+            record = self.pictures[i] if self.with_masks else self.pictures[i]._replace(size=_size(original))
+            rows, columns = _size(picture)
+            targets.append(target(record, rows, columns, flip, self.with_masks))
+        return Pictures(pictures, targets, [_size(p) for p in originals], indices.tolist())
 
     def __getitem__(self, key: tuple[int, int]) -> Pictures:
         return self.__getitems__([key])
 
 
 class EvaluationPictures(Dataset):
-    """Batches of pictures in one size, damaged ones left out.
+    """Batches of test pictures in one size, without damaged ones.
 
     Args:
-        pictures: of the test split.
+        pictures: pictures of the test split.
         size, longest: see `resized`.
-        batch_size: of this rank.
-        rank, world: which part of the pictures is this rank's.
+        batch_size: batch size of this rank.
+        rank, world: select this rank's part of the pictures.
     """
 
     def __init__(
@@ -122,12 +122,12 @@ class EvaluationPictures(Dataset):
         return len(self.batches)
 
     def __getitem__(self, i: int) -> Pictures | None:
-        found = [(self._decoded.get(j), j) for j in self.batches[i].tolist()]
-        kept = [(picture, j) for picture, j in found if picture is not None]
-        if not kept:
+        decoded_pictures = {j: self._decoded.get(j) for j in self.batches[i].tolist()}
+        originals = {j: picture for j, picture in decoded_pictures.items() if picture is not None}
+        if not originals:
             return None
-        small = [resized(picture, self.size, self.longest) for picture, _ in kept]
-        return Pictures(small, None, [_size(p) for p, _ in kept], [j for _, j in kept])
+        pictures = [resized(picture, self.size, self.longest) for picture in originals.values()]
+        return Pictures(pictures, None, [_size(p) for p in originals.values()], [*originals])
 
 
 def _size(picture: Tensor) -> tuple[int, int]:
@@ -135,7 +135,7 @@ def _size(picture: Tensor) -> tuple[int, int]:
 
 
 def run_length(mask: Any) -> dict[str, Any]:
-    """A mask, bool ``[H, W]``, as pycocotools' compressed run lengths."""
+    """Encodes a mask, bool ``[H, W]``, as pycocotools' compressed run lengths."""
     import numpy as np
     from pycocotools import mask as coco
 

@@ -1,17 +1,17 @@
 """Faster and Mask R-CNN on a pretrained ResNet, in the variant that detectron2 calls C4.
 
-Of Zbontar et al., 2021, section 3.3 and appendix C.2, who follow He et al., "Momentum contrast for
-unsupervised visual representation learning", 2020, appendix: the stages up to the fourth (torchvision's
-``layer3``) see the picture; the fifth (``layer4``), a BatchNorm after it, sees each region. Nothing is
-frozen. The parts are torchvision's.
+The detector follows Zbontar et al., 2021, section 3.3 and appendix C.2, and with them He et al., "Momentum
+contrast for unsupervised visual representation learning", 2020, appendix. The stages up to the fourth
+(torchvision's ``layer3``) process the picture; the fifth (``layer4``) and a BatchNorm process each region.
+Nothing is frozen. The components are torchvision's.
 
-Where this differs from detectron2: the boxes' losses are smooth L1 with ``beta`` 1/9 (there plain L1);
-anchors are rounded to whole pixels; of a mask's target, pixels of its bitmap are pooled (there the polygon
-is drawn); batches are not grouped by aspect ratio; BatchNorm keeps its running statistics for testing
-(there they are measured anew, "precise BN").
+Differences from detectron2: box losses are smooth L1 with ``beta`` 1/9 (there: plain L1); anchors are rounded
+to whole pixels; mask targets are pooled from bitmaps (there: drawn from polygons); batches are not grouped by
+aspect ratio; BatchNorm tests with its running statistics (there: with statistics measured again, "precise
+BN").
 
-Legend: ``B`` pictures, ``K`` classes without background, ``M`` detections, ``h, w`` a picture's size as the
-network sees it, ``H, W`` its own.
+Legend: ``B`` pictures, ``K`` classes without background, ``M`` detections, ``h, w`` size of a picture in the
+network, ``H, W`` original size.
 """
 
 from collections import OrderedDict
@@ -37,13 +37,13 @@ _DIVISIBLE = 32
 
 
 class RegionPool(nn.Module):
-    """Regions of one feature map, ``[regions, channels, side, side]``, as ROIAlignV2 of detectron2.
+    """Pools regions of one feature map to ``[regions, channels, side, side]``, as detectron2's ROIAlignV2.
 
-    torchvision's `MultiScaleRoIAlign` has no ``aligned``: its regions lie half a pixel off.
+    torchvision's `MultiScaleRoIAlign` has no option ``aligned``: its regions are half a pixel off.
 
     Args:
-        side: of a region on the feature map.
-        stride: pixels of the picture a step of the feature map.
+        side: side of the pooled regions.
+        stride: pixels of the picture per pixel of the feature map.
     """
 
     def __init__(self, side: int, stride: int):
@@ -55,16 +55,16 @@ class RegionPool(nn.Module):
 
 
 class Detector(nn.Module):
-    """A two-stage detector; `build_detector` makes it.
+    """A two-stage detector; see `build_detector`.
 
-    Training takes targets and gives losses by name. Evaluation gives a dict a picture: ``boxes [M, 4]``,
-    ``scores [M]``, ``labels [M]`` and, with masks, ``masks [M, 1, H, W]`` (probabilities).
+    In training it takes targets and returns losses by name. In evaluation it returns a dict per picture:
+    ``boxes [M, 4]``, ``scores [M]``, ``labels [M]`` and, with masks, ``masks [M, 1, H, W]`` (probabilities).
     """
 
     def __init__(self, backbone: nn.Module, rpn: RegionProposalNetwork, roi_heads: RoIHeads):
         super().__init__()
         self.backbone, self.rpn, self.roi_heads = backbone, rpn, roi_heads
-        # It normalises and pads; pictures come in their size (our draws choose it, not torch's).
+        # Only normalises and pads: the data set resizes, by its own random numbers.
         self.transform = GeneralizedRCNNTransform(
             0, 0, list(IMAGENET_MEAN), list(IMAGENET_STD), size_divisible=_DIVISIBLE
         )
@@ -75,13 +75,13 @@ class Detector(nn.Module):
         targets: list[dict[str, Tensor]] | None = None,
         sizes: Sequence[tuple[int, int]] | None = None,
     ) -> Any:
-        """Losses, or detections.
+        """Returns losses in training and detections in evaluation.
 
         Args:
-            pictures: ``B`` of uint8 ``[3, h, w]``.
-            targets: of each, ``boxes [N, 4]`` in its pixels, ``labels [N]`` from 1, and ``masks
-                [N, H, W]`` (uint8, of any scale) if there is a mask head.
-            sizes: ``H, W`` that the detections are to be given in; as the pictures are without it.
+            pictures: ``B`` pictures, uint8 ``[3, h, w]``.
+            targets: for each picture ``boxes [N, 4]`` in its pixels, ``labels [N]`` from 1, and, with a mask
+                head, ``masks [N, H, W]`` (uint8, at any scale).
+            sizes: sizes ``H, W`` that the detections are scaled to, by default the pictures' sizes.
         """
         shapes = [(p.shape[-2], p.shape[-1]) for p in pictures]
         normalised = [self.transform.normalize(p.to(torch.float32) / 255) for p in pictures]
@@ -91,8 +91,8 @@ class Detector(nn.Module):
         if self.training:
             assert targets is not None
             return {**losses, **self._region_losses(features, proposals, shapes, targets)}
-        found, _ = self.roi_heads(features, proposals, shapes)
-        return self.transform.postprocess(found, shapes, list(sizes or shapes))
+        detections, _ = self.roi_heads(features, proposals, shapes)
+        return self.transform.postprocess(detections, shapes, list(sizes or shapes))
 
     def _region_losses(
         self,
@@ -101,28 +101,33 @@ class Detector(nn.Module):
         shapes: list[tuple[int, int]],
         targets: list[dict[str, Tensor]],
     ) -> dict[str, Tensor]:
-        # Not by RoIHeads.forward: it would run the fifth stage a second time for the masks, on the positive
-        # regions alone, and its BatchNorm would see other statistics than in testing.
+        # RoIHeads.forward would run the fifth stage a second time for the masks, on the positive regions
+        # alone, and its BatchNorm would see other statistics than in testing.
         heads = self.roi_heads
         proposals, matched, labels, regression = heads.select_training_samples(proposals, targets)
-        stage, pool, flat = heads.box_head
-        seen = stage(heads.box_roi_pool(features, proposals, shapes))
-        classified, boxes = fastrcnn_loss(*heads.box_predictor(flat(pool(seen))), labels, regression)
-        losses = {"loss_classifier": classified, "loss_box_reg": boxes}
+        stage, pool, flatten = heads.box_head
+        regions = stage(heads.box_roi_pool(features, proposals, shapes))
+        loss_classifier, loss_box = fastrcnn_loss(
+            *heads.box_predictor(flatten(pool(regions))), labels, regression
+        )
+        losses = {"loss_classifier": loss_classifier, "loss_box_reg": loss_box}
         if heads.has_mask():
             masks = [target["masks"] for target in targets]
-            positive = [own > 0 for own in labels]
+            positive = [picture_labels > 0 for picture_labels in labels]
             scales = [
-                box.new_tensor([m.shape[-1] / w, m.shape[-2] / h]).repeat(2)
-                for box, m, (h, w) in zip(proposals, masks, shapes, strict=True)
+                boxes.new_tensor([mask.shape[-1] / w, mask.shape[-2] / h]).repeat(2)
+                for boxes, mask, (h, w) in zip(proposals, masks, shapes, strict=True)
             ]
-            # torchvision pools the targets without ``aligned``: half a pixel less is what that would do.
+            # torchvision pools the targets without ``aligned``; subtracting half a pixel has its effect.
             losses["loss_mask"] = maskrcnn_loss(
-                heads.mask_predictor(seen[torch.cat(positive)]),
-                [b[own] * scale - 0.5 for b, own, scale in zip(proposals, positive, scales, strict=True)],
+                heads.mask_predictor(regions[torch.cat(positive)]),
+                [
+                    boxes[keep] * scale - 0.5
+                    for boxes, keep, scale in zip(proposals, positive, scales, strict=True)
+                ],
                 masks,
                 [target["labels"] for target in targets],
-                [m[own] for m, own in zip(matched, positive, strict=True)],
+                [indices[keep] for indices, keep in zip(matched, positive, strict=True)],
             )
         return losses
 
@@ -139,23 +144,23 @@ def build_detector(
     score_threshold: float = 0.05,
     detections: int = 100,
 ) -> Detector:
-    """A detector that starts from an encoder's weights, in training mode.
+    """Builds a detector from an encoder's weights, in training mode.
 
     Args:
-        encoder: a `TorchvisionEncoder` of a ResNet; its modules become the detector's.
-        classes: ``K``.
-        masks: with a mask head.
-        anchor_sizes: sides of the square anchors in pixels; each also comes twice as high as wide, and
-            twice as wide.
-        rois: regions of a picture that the heads are trained on, a quarter of them positive at most.
-        side: of a region on the feature map; a mask has the same.
-        proposals: regions of a picture that the proposal network gives, in training and in testing.
-        candidates: how many of its best come before non-maximum suppression.
-        score_threshold: least score of a detection.
-        detections: of a picture at most.
+        encoder: a `TorchvisionEncoder` of a ResNet; the detector shares its modules.
+        classes: number of classes ``K``.
+        masks: add a mask head.
+        anchor_sizes: sides of the square anchors in pixels. Each size also has anchors of aspect ratio 1:2
+            and 2:1.
+        rois: regions per picture that train the heads; at most a quarter of them are positive.
+        side: side of a pooled region, and of a predicted mask.
+        proposals: regions per picture from the proposal network, in training and in testing.
+        candidates: the same before non-maximum suppression.
+        score_threshold: smallest score of a detection.
+        detections: most detections per picture.
 
     Raises:
-        ValueError: another encoder, no classes, or no anchors.
+        ValueError: if the encoder is of another class, or there are no classes or no anchors.
     """
     resnet = encoder.module if isinstance(encoder, TorchvisionEncoder) else None
     if not isinstance(resnet, ResNet):
@@ -167,15 +172,15 @@ def build_detector(
     backbone = nn.Sequential(OrderedDict((name, getattr(resnet, name)) for name in stages))
     backbone.eval()
     with torch.no_grad():
-        map_ = backbone(torch.zeros(1, 3, 64, 64))
-    wide = encoder.features_dim
-    assert isinstance(wide, int)
-    stage = nn.Sequential(OrderedDict(layer4=resnet.layer4, norm=nn.BatchNorm2d(wide)))
+        features = backbone(torch.zeros(1, 3, 64, 64))
+    width = encoder.features_dim
+    assert isinstance(width, int)
+    stage = nn.Sequential(OrderedDict(layer4=resnet.layer4, norm=nn.BatchNorm2d(width)))
 
     anchors = AnchorGenerator((tuple(anchor_sizes),), ((0.5, 1.0, 2.0),))
     rpn = RegionProposalNetwork(
         anchors,
-        RPNHead(map_.shape[1], anchors.num_anchors_per_location()[0]),
+        RPNHead(features.shape[1], anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
         batch_size_per_image=256,
@@ -184,12 +189,12 @@ def build_detector(
         post_nms_top_n=dict(zip(("training", "testing"), proposals, strict=True)),
         nms_thresh=0.7,
     )
-    pool = RegionPool(side, 64 // map_.shape[-1])
-    mask_predictor = MaskRCNNPredictor(wide, 256, classes + 1) if masks else None
+    pool = RegionPool(side, 64 // features.shape[-1])
+    mask_predictor = MaskRCNNPredictor(width, 256, classes + 1) if masks else None
     heads = RoIHeads(
         pool,
         nn.Sequential(stage, nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        FastRCNNPredictor(wide, classes + 1),
+        FastRCNNPredictor(width, classes + 1),
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
         batch_size_per_image=rois,
@@ -202,12 +207,12 @@ def build_detector(
         mask_head=stage if masks else None,
         mask_predictor=mask_predictor,
     )
-    # As in detectron2; torchvision leaves its predictors as they come.
-    starts = [(heads.box_predictor.cls_score, 0.01), (heads.box_predictor.bbox_pred, 0.001)]
+    # detectron2's initialisation; torchvision keeps PyTorch's defaults.
+    layers = [(heads.box_predictor.cls_score, 0.01), (heads.box_predictor.bbox_pred, 0.001)]
     if mask_predictor is not None:
-        starts.append((mask_predictor.mask_fcn_logits, 0.001))
+        layers.append((mask_predictor.mask_fcn_logits, 0.001))
         nn.init.zeros_(mask_predictor.conv5_mask.bias)
-    for layer, std in starts:
+    for layer, std in layers:
         nn.init.normal_(layer.weight, std=std)
         nn.init.zeros_(layer.bias)
     return Detector(backbone, rpn, heads).train()

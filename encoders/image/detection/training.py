@@ -1,4 +1,4 @@
-"""Fine-tuning a detector, as Lightning sees it."""
+"""Lightning modules that fine-tune a detector."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,21 +20,22 @@ from encoders.image.detection.metrics import Detections, coco_ap, voc_ap
 
 
 class DetectionData(pl.LightningDataModule):
-    """Pictures with boxes of one source.
+    """The training and test pictures of one source, with boxes.
 
     Args:
         seed: the run's seed.
-        source: a VOC devkit, or a folder of COCO's; see `open_annotated`.
-        batch_size: the global batch, over all ranks.
+        source: a VOC devkit or a COCO folder; see `open_annotated`.
+        batch_size: global batch size, over all ranks.
         train_split, test_split: names of the splits; see `open_annotated`.
-        masks: with masks (COCO).
-        sizes: of the shorter side in training, in pixels; each as likely.
-        test_size: of the shorter side in testing.
-        longest: limit of the longer side.
-        num_workers: loader processes.
+        masks: load masks (COCO).
+        sizes: sizes of the shorter side in training in pixels, all equally likely.
+        test_size: size of the shorter side in testing in pixels.
+        longest: limit of the longer side in pixels.
+        num_workers: number of loader processes.
 
     Raises:
-        DataError: no such data, no masks where they are wanted, or a batch that does not fit.
+        DataError: if the data does not exist, or the batch size does not fit it.
+        ValueError: if a size is not positive, or ``masks`` is set and an annotation has none.
     """
 
     def __init__(
@@ -53,14 +54,17 @@ class DetectionData(pl.LightningDataModule):
         super().__init__()
         if not sizes or min(*sizes, test_size, longest) < 1:
             raise ValueError(
-                f"sizes {[*sizes]}, test_size {test_size} and longest {longest} are pixels, 1 or more"
+                f"sizes {[*sizes]}, test_size {test_size} and longest {longest} must be 1 pixel or more"
             )
         train, self.test = open_annotated(source, train_split, test_split)
         self.classes, self.train = train.classes, train.to_train_on()
         check_batch_size(batch_size, len(self.train))  # before long work
-        without = [p for part in (self.train, self.test.pictures) for p in part if p.segments is None]
-        if masks and without:
-            raise ValueError(f"masks are wanted, but the annotation of {without[0].path} has only boxes")
+        if masks:
+            for picture in (*self.train, *self.test.pictures):
+                if picture.segments is None:
+                    raise ValueError(
+                        f"masks are requested, but the annotation of {picture.path} has only boxes"
+                    )
         self.masks, self.seed, self.batch_size, self.num_workers = masks, seed, batch_size, num_workers
         self._sizes, self._test_size, self._longest = sizes, test_size, longest
 
@@ -72,43 +76,45 @@ class DetectionData(pl.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         rank, world, _ = place(self.trainer, 1)
-        own = max(1, self.batch_size // world)
+        batch_size = max(1, self.batch_size // world)
         pictures = self.test.pictures
-        dataset = EvaluationPictures(pictures, self._test_size, self._longest, own, rank, world)
+        dataset = EvaluationPictures(pictures, self._test_size, self._longest, batch_size, rank, world)
         return DataLoader(dataset, batch_size=None, num_workers=self.num_workers)
 
 
 def rate(
     steps: int, milestones: Sequence[int], warmup_steps: int, warmup_factor: float
 ) -> Callable[[int], float]:
-    """The learning rate's factor at a step (from 0): linear from ``warmup_factor`` to 1 over the first
-    ``warmup_steps``, a tenth after each milestone.
+    """Returns the learning rate's factor as a function of the step (from 0).
+
+    It rises linearly from ``warmup_factor`` to 1 over the first ``warmup_steps`` and is divided by ten at
+    each milestone.
 
     Raises:
-        ValueError: no number of steps, or a milestone that the run does not reach.
+        ValueError: if the number of steps is missing, or the run does not reach a milestone.
     """
     if steps < 1:
-        raise ValueError("trainer.max_steps says how long a detector is trained, and is missing")
+        raise ValueError("trainer.max_steps is missing: set how many steps the detector is trained for")
     if any(not 0 < milestone < steps for milestone in milestones):
         raise ValueError(f"milestones {list(milestones)} are not all within a run of {steps} steps")
 
     def factor(step: int) -> float:
-        done = min(1.0, step / warmup_steps) if warmup_steps else 1.0
-        warm = warmup_factor + (1 - warmup_factor) * done
-        return warm * 0.1 ** sum(step >= milestone for milestone in milestones)
+        progress = min(1.0, step / warmup_steps) if warmup_steps else 1.0
+        warmup = warmup_factor + (1 - warmup_factor) * progress
+        return warmup * 0.1 ** sum(step >= milestone for milestone in milestones)
 
     return factor
 
 
 class Detection(pl.LightningModule):
-    """Training of a detector by SGD with momentum 0.9, and what it detects in the test pictures.
+    """Trains a detector by SGD with momentum 0.9 and detects objects in the test pictures.
 
     Args:
-        encoder: the encoder that it starts from.
-        data: what it is trained on.
-        lr: learning rate of everything.
-        weight_decay: of all but BatchNorm's.
-        milestones: steps after which the rate is a tenth.
+        encoder: the encoder that the detector starts from.
+        data: the training and test data.
+        lr: learning rate of all parameters.
+        weight_decay: weight decay of all parameters but BatchNorm's.
+        milestones: steps at which the learning rate is divided by ten.
         warmup_steps, warmup_factor: see `rate`.
         eleven_point: VOC's measure until 2009; see `voc_ap`.
         anchor_sizes, rois, side, proposals, candidates, score_threshold, detections: see `build_detector`.
@@ -140,14 +146,14 @@ class Detection(pl.LightningModule):
         self._data, self._lr, self._weight_decay = data, lr, weight_decay
         self._warmup, self._milestones = (warmup_steps, warmup_factor), milestones
         self._eleven_point = eleven_point
-        self._found: dict[int, Detections] = {}
+        self._detections: dict[int, Detections] = {}
 
     def schedule(self, steps: int) -> Callable[[int], float]:
-        """`rate` for a run of so many steps."""
+        """Returns `rate` for a run of ``steps`` steps."""
         return rate(steps, self._milestones, *self._warmup)
 
     def training_step(self, batch: Pictures, batch_idx: int) -> Tensor:
-        # Which anchors and regions are trained on depends on the step, so resuming needs no random state.
+        # The sampling of anchors and regions depends on the step alone, so resuming needs no random state.
         torch.manual_seed(self._data.seed * 1_000_003 + self.global_step)
         losses = self.detector(batch.pictures, batch.targets)
         loss = sum(losses.values())
@@ -157,39 +163,39 @@ class Detection(pl.LightningModule):
         return loss
 
     def on_test_epoch_start(self) -> None:
-        self._found = {}
+        self._detections = {}
 
     def test_step(self, batch: Pictures, batch_idx: int) -> None:
-        made = self.detector(batch.pictures, sizes=batch.sizes)
-        for i, one in zip(batch.at, made, strict=True):
-            masks = [run_length(m[0] >= 0.5) for m in one["masks"]] if "masks" in one else None
-            boxes, scores, labels = (one[key].cpu() for key in ("boxes", "scores", "labels"))
-            self._found[i] = Detections(boxes, scores, labels, masks)
+        outputs = self.detector(batch.pictures, sizes=batch.sizes)
+        for i, output in zip(batch.indices, outputs, strict=True):
+            masks = [run_length(m[0] >= 0.5) for m in output["masks"]] if "masks" in output else None
+            boxes, scores, labels = (output[key].cpu() for key in ("boxes", "scores", "labels"))
+            self._detections[i] = Detections(boxes, scores, labels, masks)
 
     def on_test_epoch_end(self) -> None:
         if self.trainer.world_size > 1:
             parts: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(parts, self._found)
-            self._found = {i: one for part in parts for i, one in part.items()}
+            torch.distributed.all_gather_object(parts, self._detections)
+            self._detections = {i: detections for part in parts for i, detections in part.items()}
 
     def detections(self) -> dict[int, Detections]:
-        """What the last test found, by the test pictures' indices; damaged pictures have none."""
-        return dict(sorted(self._found.items()))
+        """Returns the detections of the last test by picture index; damaged pictures have none."""
+        return dict(sorted(self._detections.items()))
 
     def figures(self) -> dict[str, float]:
-        """Average precisions of the last test in per cent, by the rules of the data's format."""
-        found = self.detections()
-        pictures = [self._data.test.pictures[i] for i in found]
+        """Returns the average precisions of the last test in per cent, by the rules of the data's format."""
+        detections = self.detections()
+        pictures = [self._data.test.pictures[i] for i in detections]
         if self._data.test.voc:
-            return voc_ap(pictures, [*found.values()], self._eleven_point)
-        return coco_ap(pictures, [*found.values()], self._data.masks)
+            return voc_ap(pictures, [*detections.values()], self._eleven_point)
+        return coco_ap(pictures, [*detections.values()], self._data.masks)
 
     def configure_optimizers(self) -> Any:
-        kind = BatchNorm
-        norms = {p for module in self.modules() if isinstance(module, kind) for p in module.parameters()}
-        others = [p for p in self.parameters() if p not in norms]
-        rest = [p for p in self.parameters() if p in norms]
-        groups: list[dict[str, Any]] = [{"params": others}, {"params": rest, "weight_decay": 0.0}]
+        norms = [module for module in self.modules() if isinstance(module, BatchNorm)]
+        of_norms = {p for module in norms for p in module.parameters()}
+        decayed = [p for p in self.parameters() if p not in of_norms]
+        not_decayed = [p for p in self.parameters() if p in of_norms]
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": not_decayed, "weight_decay": 0.0}]
         optimizer = torch.optim.SGD(groups, self._lr, momentum=0.9, weight_decay=self._weight_decay)
         scheduler = LambdaLR(optimizer, self.schedule(self.trainer.max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

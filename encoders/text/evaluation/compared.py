@@ -1,4 +1,4 @@
-"""An encoder of texts beside what it was before training: the rows that every evaluation has."""
+"""The untrained and the trained text encoder, which every evaluation compares."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +14,7 @@ _BATCH = 128
 
 
 class Compared(NamedTuple):
-    """By name, functions from ``N`` texts to ``[N, width]``."""
+    """Functions from ``N`` texts to ``[N, width]``, by the name of their row."""
 
     encode: dict[str, Callable[..., Any]]
     width: int
@@ -23,14 +23,15 @@ class Compared(NamedTuple):
 def untrained_and_trained(
     name: str | Path, pooling: str | None = None, device: str = "cpu", seed: int = 0
 ) -> Compared:
-    """The encoder with fresh weights and with its own.
+    """Loads an encoder with random weights and with its trained weights.
 
     Args:
-        name, pooling: as in `encoders.text.loading.load_text_encoder`.
-        seed: of the fresh weights.
+        name, pooling: see `encoders.text.loading.load_text_encoder`.
+        device: where to run.
+        seed: seed of the random weights.
 
     Raises:
-        ValueError: as there, or no such device.
+        ValueError: as in `load_text_encoder`, or if there is no such device.
     """
     torch.manual_seed(seed)
     untrained, trained = (

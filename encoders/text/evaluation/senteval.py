@@ -1,8 +1,8 @@
-"""SentEval's protocol for labelled texts: a logistic regression whose penalty is chosen as the splits allow.
+"""SentEval's protocol for labelled texts: a logistic regression with a validated penalty.
 
-Conneau and Kiela, "SentEval: an evaluation toolkit for universal sentence representations", 2018, and its
-senteval/tools/validation.py, which has the strengths, the folds' seed and what is taken of equals. Its
-regression was liblinear's, one class against the rest; this is one softmax, its intercept without penalty.
+Conneau and Kiela, "SentEval: an evaluation toolkit for universal sentence representations", 2018. The
+strengths, the folds' seed and the rule for ties are those of its senteval/tools/validation.py. SentEval uses
+liblinear's one-versus-rest regression; this is one softmax regression whose intercept is not penalised.
 """
 
 import warnings
@@ -24,7 +24,7 @@ class Samples(NamedTuple):
 
 
 class ProtocolResult(NamedTuple):
-    """``accuracy`` in per cent, the ``C`` that was chosen, or each outer fold's, and the ``f1`` asked for."""
+    """``accuracy`` and optionally ``f1`` in per cent, and the chosen ``C``, or that of each outer fold."""
 
     accuracy: float
     strengths: list[float]
@@ -32,7 +32,7 @@ class ProtocolResult(NamedTuple):
 
 
 def pair_features(first: Any, second: Any) -> Any:
-    """SentEval's features of pairs: ``|u - v|`` and ``u * v`` beside it, ``[N, F]`` twice to ``[N, 2 F]``."""
+    """Returns SentEval's features ``[|u - v|, u * v]``, ``[N, 2 F]``, of pairs of ``[N, F]``."""
     if isinstance(first, np.ndarray):
         return np.hstack([abs(first - second), first * second])
     from scipy.sparse import hstack
@@ -47,52 +47,53 @@ def protocol(
     folds: int = 10,
     positive: str | None = None,
 ) -> ProtocolResult:
-    """Accuracy of a logistic regression on frozen features as they are.
+    """Returns the accuracy of a logistic regression on unscaled, frozen features.
 
-    ``C`` is, with a validation split, the best there of 2^-2 to 2^3; with a test split alone, the best
-    of 2^-1 to 2^5 over stratified folds of the training split. With neither, the training split is cut
-    into folds, and each is the test of what the others train, with the best of 2^-2 to 2^3 over as many
-    folds of those. The least of those that are equal to hundredths of a per cent.
+    With a validation split, ``C`` is the best there of 2^-2 to 2^3. With a test split alone, it is the best
+    of 2^-1 to 2^5 over stratified folds of the training split. With neither, each fold of the training split
+    tests a regression trained on the other folds, whose ``C`` is the best of 2^-2 to 2^3 over as many folds
+    of these. The smallest ``C`` wins among accuracies equal to a hundredth of a per cent.
 
     Args:
-        folds: 2 or more; published figures are of 10.
-        positive: the class whose F1 on the test split is wanted, in per cent.
+        folds: number of folds, 2 or more; published figures use 10.
+        positive: class whose F1 on the test split is also computed.
 
     Raises:
-        ValueError: fewer than two classes, too few samples of one for the folds, a validation split
-            without a test split, or an F1 without one.
+        ValueError: if there are fewer than two classes or too few samples of a class for the folds, or a
+            validation split or an F1 is given without a test split.
     """
     names, counts = np.unique(train.labels, return_counts=True)
     if len(names) < 2:
         raise ValueError(f"a classifier needs 2 classes or more to train, got {len(names)}")
     if test is None and (validation is not None or positive is not None):
-        wanted = "an F1" if validation is None else "a validation split"
-        raise ValueError(f"there is {wanted}, but no test split")
+        given = "an F1" if validation is None else "a validation split"
+        raise ValueError(f"{given} needs a test split, but there is none")
     if validation is not None and test is not None:
         strength = _best(_STRENGTHS, _accuracies(train, validation, _STRENGTHS))
         return _tested(train, test, strength, positive)
     if not 2 <= folds <= counts.min():
         fewest = names[counts.argmin()]
         raise ValueError(
-            f"{folds} folds need 2 or more and as many samples of a class; {fewest} has {counts.min()}"
+            f"folds is {folds}: it must be 2 or more, and every class needs as many samples; "
+            f"{fewest} has {counts.min()}"
         )
     if test is not None:
         return _tested(train, test, _by_folds(train, _STRENGTHS_BY_FOLDS, folds), positive)
     strengths, accuracies = [], []
-    for inside, outside in _folds(train, folds):
-        strengths.append(_by_folds(inside, _STRENGTHS, folds))
-        accuracies += _accuracies(inside, outside, strengths[-1:])
+    for fold_train, fold_test in _folds(train, folds):
+        strengths.append(_by_folds(fold_train, _STRENGTHS, folds))
+        accuracies += _accuracies(fold_train, fold_test, strengths[-1:])
     return ProtocolResult(float(np.mean(accuracies)), strengths)
 
 
 def _tested(train: Samples, test: Samples, strength: float, positive: str | None) -> ProtocolResult:
     from sklearn.metrics import f1_score
 
-    (answers,) = _answers(train, test, [strength])
+    (predictions,) = _predictions(train, test, [strength])
     f1 = None
     if positive is not None:
-        f1 = 100 * float(f1_score(test.labels == positive, answers == positive, zero_division=0.0))
-    return ProtocolResult(_share(answers, test), [strength], f1)
+        f1 = 100 * float(f1_score(test.labels == positive, predictions == positive, zero_division=0.0))
+    return ProtocolResult(_accuracy(predictions, test), [strength], f1)
 
 
 def _folds(samples: Samples, folds: int) -> Iterator[tuple[Samples, Samples]]:
@@ -100,16 +101,16 @@ def _folds(samples: Samples, folds: int) -> Iterator[tuple[Samples, Samples]]:
 
     x, y = samples
     with warnings.catch_warnings():
-        # inside a fold the smallest class may have one sample less than there are folds
+        # In an outer fold's training part the smallest class may have one sample fewer than there are folds.
         warnings.filterwarnings("ignore", "The least populated class")
-        places = list(StratifiedKFold(folds, shuffle=True, random_state=_SEED).split(y, y))
-    for inside, outside in places:
-        yield Samples(x[inside], y[inside]), Samples(x[outside], y[outside])
+        indices = list(StratifiedKFold(folds, shuffle=True, random_state=_SEED).split(y, y))
+    for train, test in indices:
+        yield Samples(x[train], y[train]), Samples(x[test], y[test])
 
 
 def _by_folds(samples: Samples, strengths: Sequence[float], folds: int) -> float:
-    each = [_accuracies(inside, outside, strengths) for inside, outside in _folds(samples, folds)]
-    return _best(strengths, np.mean(each, axis=0))
+    by_fold = [_accuracies(train, test, strengths) for train, test in _folds(samples, folds)]
+    return _best(strengths, np.mean(by_fold, axis=0))
 
 
 def _best(strengths: Sequence[float], accuracies: Any) -> float:
@@ -117,29 +118,29 @@ def _best(strengths: Sequence[float], accuracies: Any) -> float:
 
 
 def _accuracies(train: Samples, test: Samples, strengths: Sequence[float]) -> list[float]:
-    """In per cent, of each strength in its order."""
-    return [_share(answers, test) for answers in _answers(train, test, strengths)]
+    """Returns the accuracy in per cent of each strength."""
+    return [_accuracy(predictions, test) for predictions in _predictions(train, test, strengths)]
 
 
-def _share(answers: np.ndarray, test: Samples) -> float:
-    return 100 * float(np.mean(answers == test.labels))
+def _accuracy(predictions: np.ndarray, test: Samples) -> float:
+    return 100 * float(np.mean(predictions == test.labels))
 
 
-def _answers(train: Samples, test: Samples, strengths: Sequence[float]) -> list[np.ndarray]:
-    """Classes ``[N]`` of the test samples, by each strength in its order."""
+def _predictions(train: Samples, test: Samples, strengths: Sequence[float]) -> list[np.ndarray]:
+    """Returns the predicted classes ``[N]`` of the test samples for each strength."""
     from sklearn.linear_model import LogisticRegression
 
     x, queries, scale = train.features, test.features, 1.0
     if isinstance(x, np.ndarray):
-        # The minimum is the same, but found in a tenth of the time: the intercept takes up any shift, and
-        # the penalty a common scale.
+        # Standardising takes a tenth of the time and has the same minimum: the intercept absorbs the shift
+        # and the penalty the common scale.
         mean, scale = x.mean(0, dtype=np.float64), float(x.std(dtype=np.float64)) or 1.0
         x, queries = (x - mean) / scale, (queries - mean) / scale
     x, queries = x.astype(np.float32), queries.astype(np.float32)
-    # From one strength's minimum it is not far to the next.
+    # Neighbouring strengths have neighbouring minima, hence the warm start.
     model = LogisticRegression(tol=1e-5, max_iter=5000, warm_start=True)
-    found = []
+    predictions = []
     for strength in strengths:
         model.set_params(C=strength * scale**2).fit(x, train.labels)
-        found.append(model.predict(queries))
-    return found
+        predictions.append(model.predict(queries))
+    return predictions

@@ -1,7 +1,8 @@
-"""SentEval's folder ``downstream`` as its script leaves it: scored pairs, and labelled texts and pairs.
+"""Reading of SentEval's folder ``downstream``: scored pairs, and labelled texts and pairs.
 
-Conneau and Kiela, "SentEval: an evaluation toolkit for universal sentence representations", 2018; files,
-columns and encodings as its senteval/sts.py, sick.py, binary.py, sst.py, trec.py and mrpc.py read them.
+Conneau and Kiela, "SentEval: an evaluation toolkit for universal sentence representations", 2018. Files,
+columns and encodings are those that its senteval/sts.py, sick.py, binary.py, sst.py, trec.py and mrpc.py
+read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from encoders.text.evaluation.transfer import LabelledTexts, Task, checked_task
 
 T = TypeVar("T")
 
-# The files of each year's test set; STS13 without SMT.
+# The files of each year's test set; STS13 excludes SMT.
 _YEARS = {
     "STS12": ("MSRpar", "MSRvid", "SMTeuroparl", "surprise.OnWN", "surprise.SMTnews"),
     "STS13": ("FNWN", "headlines", "OnWN"),
@@ -25,7 +26,7 @@ _YEARS = {
     "STS15": ("answers-forums", "answers-students", "belief", "headlines", "images"),
     "STS16": ("answer-answer", "headlines", "plagiarism", "postediting", "question-question"),
 }
-# Sets of one file a class.
+# Sets with one file per class.
 _CLASSES = {
     "MR": ("rt-polarity.pos", "rt-polarity.neg"),
     "CR": ("custrev.pos", "custrev.neg"),
@@ -37,7 +38,7 @@ _FOLDERS = ("STS", "SICK", *(f"{name}/{files[0]}" for name, files in _CLASSES.it
 
 
 def is_senteval(source: str) -> bool:
-    """Whether a source is such a folder, with any of its sets."""
+    """Returns whether a source is SentEval's folder, with at least one of its sets."""
     root = Path(source).expanduser()
     return any((root / name).exists() for name in _FOLDERS)
 
@@ -47,34 +48,36 @@ def open_all(
     of_folder: Callable[[str], tuple[list[T], list[str]]],
     of_other: Callable[[str], T],
 ) -> tuple[list[T], list[str]]:
-    """The sets of several sources, such a folder's being several, and why others were left out.
+    """Opens the sets of several sources; SentEval's folder holds several sets.
 
     Args:
-        of_folder: `similarity_sets` or `transfer_tasks`.
-        of_other: opens a source that is another.
+        of_folder: opens SentEval's folder: `similarity_sets` or `transfer_tasks`.
+        of_other: opens any other source.
+
+    Returns:
+        The sets, and the missing sets of SentEval's folder with the reasons.
     """
-    found: list[T] = []
+    opened: list[T] = []
     missing: list[str] = []
     for source in sources:
         if is_senteval(source):
-            sets, lacking = of_folder(source)
-            found, missing = found + sets, missing + lacking
+            sets, missing_here = of_folder(source)
+            opened, missing = opened + sets, missing + missing_here
         else:
-            found.append(of_other(source))
-    return found, missing
+            opened.append(of_other(source))
+    return opened, missing
 
 
 def similarity_sets(folder: str) -> tuple[list[Pairs], list[str]]:
-    """Its seven sets of scored pairs: STS12 to STS16, STS-B and SICK-R.
+    """Opens the seven sets of scored pairs: STS12 to STS16, STS-B and SICK-R.
 
-    A year's set is all of its files one after the other (the setting "all" of Gao et al., 2021,
-    appendix B).
+    A year's set concatenates all of its files (the setting "all" of Gao et al., 2021, appendix B).
 
     Returns:
-        The sets, and why others were left out: ``["STS13 (no STS.input.FNWN.txt)"]``.
+        The sets, and the missing sets with the reasons: ``["STS13 (no STS.input.FNWN.txt)"]``.
 
     Raises:
-        DataError: there are none, or what is wrong with one.
+        DataError: if there is no set, or a set is damaged.
     """
     sts, sick = (Path(folder).expanduser() / name for name in ("STS", "SICK"))
     readers: dict[str, Callable[[str], Pairs]] = {
@@ -82,19 +85,19 @@ def similarity_sets(folder: str) -> tuple[list[Pairs], list[str]]:
         "STS-B": partial(_scored, sts / "STSBenchmark" / "sts-test.csv", (5, 6, 4), 0),
         "SICK-R": partial(_scored, sick / "SICK_test_annotated.txt", (1, 2, 3), 1),
     }
-    return _those_there(folder, readers)
+    return _read_all(folder, readers)
 
 
 def transfer_tasks(folder: str) -> tuple[list[Task], list[str]]:
-    """Its seven tasks of Gao et al., 2021, appendix E: MR, CR, SUBJ, MPQA, SST2, TREC and MRPC.
+    """Opens the seven tasks of Gao et al., 2021, appendix E: MR, CR, SUBJ, MPQA, SST2, TREC and MRPC.
 
-    The first four have one split, which the protocol cuts into folds; MRPC's F1 is of paraphrases.
+    The first four have one split, which the protocol cuts into folds. MRPC's F1 is that of paraphrases.
 
     Returns:
-        The tasks, and why others were left out: ``["CR (no custrev.pos)"]``.
+        The tasks, and the missing tasks with the reasons: ``["CR (no custrev.pos)"]``.
 
     Raises:
-        DataError: there are none, or what is wrong with one.
+        DataError: if there is no task, or a task is damaged.
     """
     root = Path(folder).expanduser()
     readers: dict[str, Callable[[str], Task]] = {
@@ -103,20 +106,20 @@ def transfer_tasks(folder: str) -> tuple[list[Task], list[str]]:
         "TREC": partial(_trec, root),
         "MRPC": partial(_mrpc, root),
     }
-    tasks, missing = _those_there(folder, readers)
+    tasks, missing = _read_all(folder, readers)
     return [checked_task(task, task.name) for task in tasks], missing
 
 
-def _those_there(folder: str, readers: Mapping[str, Callable[[str], T]]) -> tuple[list[T], list[str]]:
-    found, missing = [], []
+def _read_all(folder: str, readers: Mapping[str, Callable[[str], T]]) -> tuple[list[T], list[str]]:
+    sets, missing = [], []
     for name, read in readers.items():
         try:
-            found.append(read(name))
+            sets.append(read(name))
         except FileNotFoundError as error:
             missing.append(f"{name} (no {Path(error.filename).name})")
-    if not found:
+    if not sets:
         raise DataError(f"{folder!r} has none of SentEval's sets: {', '.join(missing)}")
-    return found, missing
+    return sets, missing
 
 
 def _year(sts: Path, files: Sequence[str], name: str) -> Pairs:
@@ -131,7 +134,7 @@ def _year(sts: Path, files: Sequence[str], name: str) -> Pairs:
             raise DataError(f"{folder.name} {file} has {len(pairs)} pairs but {len(gold)} scores")
         for row, (pair, score) in enumerate(zip(pairs, gold, strict=True)):
             if not score.strip():
-                continue  # nobody has scored it
+                continue  # the pair is not scored
             if len(pair) < 2:
                 raise DataError(f"{folder.name} {file} row {row} (from 0) has no tab between two sentences")
             first.append(pair[0])
@@ -140,16 +143,17 @@ def _year(sts: Path, files: Sequence[str], name: str) -> Pairs:
     return checked_pairs(name, first, second, scores, str(folder))
 
 
-def _scored(path: Path, at: Sequence[int], header: int, name: str) -> Pairs:
-    first, second, scores = _cells(path, at, header)
+def _scored(path: Path, columns: Sequence[int], header: int, name: str) -> Pairs:
+    first, second, scores = _cells(path, columns, header)
     return checked_pairs(name, first, second, scores, str(path))
 
 
 def _by_class(root: Path, files: Sequence[str], name: str) -> Task:
-    """A file of texts a class, whose name is the file's ending."""
-    each = {file.rpartition(".")[2]: _lines(root / name / file, "latin-1") for file in files}
-    texts = [_tidied(line) for lines in each.values() for line in lines]
-    return Task(name, LabelledTexts([texts], np.repeat([*each], [len(lines) for lines in each.values()])))
+    """Reads a task with one file of texts per class; the class is the file's ending."""
+    by_class = {file.rpartition(".")[2]: _lines(root / name / file, "latin-1") for file in files}
+    texts = [_tidied(line) for lines in by_class.values() for line in lines]
+    labels = np.repeat([*by_class], [len(lines) for lines in by_class.values()])
+    return Task(name, LabelledTexts([texts], labels))
 
 
 def _sst2(root: Path, name: str) -> Task:
@@ -167,11 +171,11 @@ def _trec(root: Path, name: str) -> Task:
     def split(file: str) -> LabelledTexts:
         texts, labels = [], []
         for row, line in enumerate(_lines(root / "TREC" / file, "latin-1")):
-            # LOC:city What ...: the coarse class, the fine one, the question
+            # "LOC:city What ...": the coarse class, the fine class, the question
             label, colon, rest = line.partition(":")
             _, space, text = rest.partition(" ")
             if not (colon and space):
-                raise DataError(f"{file} row {row} (from 0) is no class and question: {line!r:.60}")
+                raise DataError(f"{file} row {row} (from 0) is not a class and a question: {line!r:.60}")
             texts.append(_tidied(text))
             labels.append(label)
         return LabelledTexts([texts], np.array(labels))
@@ -188,23 +192,25 @@ def _mrpc(root: Path, name: str) -> Task:
     return Task(name, train, test=test, positive="1")
 
 
-def _cells(path: Path, at: Sequence[int], header: int) -> list[list[str]]:
-    """Columns of tab-separated cells without quotes, below a header, by their places."""
+def _cells(path: Path, columns: Sequence[int], header: int) -> list[list[str]]:
+    """Reads columns of an unquoted tab-separated table, without its ``header`` first rows."""
     rows = [line.split("\t") for line in _lines(path)][header:]
     for row, cells in enumerate(rows):
-        if len(cells) <= max(at):
-            raise DataError(f"{path} row {row} (from 0) has {len(cells)} cells, not {max(at) + 1} or more")
-    return [[cells[i] for cells in rows] for i in at]
+        if len(cells) <= max(columns):
+            raise DataError(
+                f"{path} row {row} (from 0) has {len(cells)} cells, not {max(columns) + 1} or more"
+            )
+    return [[cells[i] for cells in rows] for i in columns]
 
 
 def _lines(path: Path, encoding: str = "utf-8-sig") -> list[str]:
     try:
-        lines = path.read_text(encoding=encoding).split("\n")  # and nowhere else
+        lines = path.read_text(encoding=encoding).split("\n")  # splitlines() would split at more characters
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no text: {error}") from error
+        raise DataError(f"{path} is not text: {error}") from error
     return lines if lines[-1] else lines[:-1]
 
 
 def _tidied(text: str) -> str:
-    """As SentEval hands a text on: its words, with one space between."""
+    """Returns the text as SentEval passes it on: its words, separated by single spaces."""
     return " ".join(text.split())

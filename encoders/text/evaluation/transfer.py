@@ -1,4 +1,4 @@
-"""Labelled texts and pairs of texts with all their splits, and a table of `senteval.protocol` on them."""
+"""Labelled texts and pairs of texts with all their splits, and their evaluation by `senteval.protocol`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,14 +18,14 @@ from encoders.text.tfidf import TfidfSvd, contents
 
 
 class LabelledTexts(NamedTuple):
-    """``N`` records: their texts in one list, or those of pairs in two; ``labels [N]``, names."""
+    """``N`` labelled records: one list of texts, or two for pairs, and ``labels [N]``, names of classes."""
 
     texts: list[list[str]]
     labels: np.ndarray
 
 
 class Task(NamedTuple):
-    """A source's splits, ``None`` for those it has not, and the class whose F1 is wanted, if any."""
+    """A source's splits, ``None`` for a missing one, and optionally the class whose F1 is computed."""
 
     name: str
     train: LabelledTexts
@@ -35,40 +35,42 @@ class Task(NamedTuple):
 
 
 def open_task(source: str, content_column: str | None = None, label_column: str | None = None) -> Task:
-    """All splits of a source of labelled texts.
+    """Opens all splits of a source of labelled texts.
 
     Args:
-        source: as in `bt_multimodal.data.records.open_records`; a validation split is the test split
-            where there is no other.
-        content_column: ``"a,b"`` are pairs, which ``sentence1,sentence2`` are by convention.
-        label_column: by convention if not given.
+        source: as in `bt_multimodal.data.records.open_records`. A validation split is used as the test split
+            if there is no test split.
+        content_column: column of the texts; ``"a,b"`` makes pairs, as ``sentence1,sentence2`` does by
+            convention.
+        label_column: column of the labels, by convention if not given.
 
     Raises:
-        DataError: what is wrong with the source, in one line.
+        DataError: says in one line what is wrong with the source.
     """
     options = SourceOptions(
         TEXTS.extensions, content_column, TEXTS.columns, label_column, splits_named=False, inline=True
     )
     splits = find_splits(source, options, TEXTS.embedded)
-    train = next(iter(splits)) if len(splits) == 1 else "train"
-    if train not in splits:
+    train_name = next(iter(splits)) if len(splits) == 1 else "train"
+    if train_name not in splits:
         raise DataError(f"{source!r} has no split 'train': it has {', '.join(splits)}")
-    held = [name for name in TEST_SPLITS if name in splits and name != train]
-    test, validation = (*held[:2], None, None)[:2]
-    parts = [_read(splits[name], options) if name else None for name in (train, validation, test)]
-    assert parts[0] is not None
-    return checked_task(Task(source_name(source), parts[0], parts[1], parts[2]), repr(source))
+    held_out = [name for name in TEST_SPLITS if name in splits and name != train_name]
+    test_name, validation_name = (*held_out[:2], None, None)[:2]
+    train = _read(splits[train_name], options)
+    validation = _read(splits[validation_name], options) if validation_name else None
+    test = _read(splits[test_name], options) if test_name else None
+    return checked_task(Task(source_name(source), train, validation, test), repr(source))
 
 
 def checked_task(task: Task, origin: str) -> Task:
-    """The task as it is, all of whose classes can be learnt.
+    """Returns the task after a check that the training split has all of its classes.
 
     Raises:
-        DataError: a class that the training split has not.
+        DataError: if the training split lacks a class.
     """
     known = {*task.train.labels.tolist()}
-    for part in (task.validation, task.test):
-        if part is not None and (unknown := sorted({*part.labels.tolist()} - known)):
+    for split in (task.validation, task.test):
+        if split is not None and (unknown := sorted({*split.labels.tolist()} - known)):
             raise DataError(f"class {unknown[0]!r:.60} of {origin} is not in the training split")
     return task
 
@@ -76,7 +78,7 @@ def checked_task(task: Task, origin: str) -> Task:
 def _read(split: Split, options: SourceOptions) -> LabelledTexts:
     parts, names, _ = read_parts(split, options, require_labels=True)
     if len(parts) > 2:
-        raise DataError(f"{len(parts)} texts are no pair: content_column takes two")
+        raise DataError(f"{len(parts)} texts are not a pair: content_column takes two columns")
     if None in names:
         raise DataError(f"{names.count(None)} of {len(names)} records of {split.origin} have no label")
     rows, none = torch.arange(len(names)), torch.full((len(names),), -1)
@@ -87,17 +89,19 @@ def _read(split: Split, options: SourceOptions) -> LabelledTexts:
 def transfer_table(
     tasks: Sequence[Task], encoders: Mapping[str, Callable[[Sequence[str]], Any]], width: int, folds: int = 10
 ) -> Comparison:
-    """Accuracies by SentEval's protocol, a column for each task and for its F1, and the accuracies' average.
+    """Returns a table of accuracies by SentEval's protocol, with F1 where a task has it, and their average.
 
-    The first rows are TF-IDF of each task's training texts, and its SVD brought to length 1.
+    The first rows are TF-IDF of each task's training texts and its normalised SVD. The average is that of the
+    accuracies.
 
     Args:
-        encoders: by name, from ``N`` texts to ``[N, F]``.
-        width: of the SVD.
+        tasks: the tasks, one column each.
+        encoders: functions from ``N`` texts to ``[N, F]`` by row name.
+        width: dimensions of the SVD.
         folds: see `senteval.protocol`.
 
     Raises:
-        ValueError: as `senteval.protocol`.
+        ValueError: as in `senteval.protocol`.
     """
     from sklearn.preprocessing import normalize
 
@@ -111,11 +115,11 @@ def transfer_table(
 
         all_rows = {"TF-IDF": model.counted, f"TF-IDF's SVD ({width})": reduced, **encoders}
         for name, encode in all_rows.items():
-            found = _measured(task, encode, folds)
+            result = _evaluate(task, encode, folds)
             cells = rows.setdefault(name, {})
-            cells[task.name] = Figure(found.accuracy)
-            if found.f1 is not None:
-                cells[f"{task.name} F1"] = Figure(found.f1)
+            cells[task.name] = Figure(result.accuracy)
+            if result.f1 is not None:
+                cells[f"{task.name} F1"] = Figure(result.f1)
     if len(tasks) > 1:
         for cells in rows.values():
             cells["average"] = Figure(sum(cells[task.name].mean for task in tasks) / len(tasks))
@@ -123,16 +127,14 @@ def transfer_table(
     return Comparison(f"SentEval's protocol, {described}", rows)
 
 
-def _measured(task: Task, encode: Callable[[Sequence[str]], Any], folds: int) -> ProtocolResult:
-    def samples(part: LabelledTexts | None) -> Samples | None:
-        if part is None:
-            return None
-        found = [encode(texts) for texts in part.texts]
-        return Samples(found[0] if len(found) == 1 else pair_features(*found), part.labels)
+def _evaluate(task: Task, encode: Callable[[Sequence[str]], Any], folds: int) -> ProtocolResult:
+    def samples(split: LabelledTexts) -> Samples:
+        features = [encode(texts) for texts in split.texts]
+        return Samples(features[0] if len(features) == 1 else pair_features(*features), split.labels)
 
-    train = samples(task.train)
-    assert train is not None
-    return protocol(train, samples(task.validation), samples(task.test), folds, task.positive)
+    validation = samples(task.validation) if task.validation else None
+    test = samples(task.test) if task.test else None
+    return protocol(samples(task.train), validation, test, folds, task.positive)
 
 
 def _described(task: Task, folds: int) -> str:

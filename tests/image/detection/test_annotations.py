@@ -125,7 +125,12 @@ def test_wrong_inputs_are_one_line(tmp_path):
         (root, "train", "test", "no ImageSets/Main/test.txt in VOC2007"),
         (root, "VOC2012/train", "train", "no year 'VOC2012', only VOC2007"),
         (other, "train", "VOC2012/test", "'emu', which no training picture does"),
-        (instances, "train", "val", "instances_val.json is no file of COCO's instances: FileNotFoundError"),
+        (
+            instances,
+            "train",
+            "val",
+            "instances_val.json is not a file of COCO's instances: FileNotFoundError",
+        ),
     ]
     for source, train, test, message in cases:
         with pytest.raises(DataError, match=message) as caught:
@@ -143,7 +148,7 @@ def test_damaged_annotations_are_named(tmp_path):
             open_annotated(str(root), "train", "train")
     (tmp_path / "instances").mkdir()
     wrong = coco(tmp_path / "instances", categories=[{"id": 9, "name": "cat"}])
-    with pytest.raises(DataError, match="no file of COCO's instances: KeyError: 3"):
+    with pytest.raises(DataError, match="not a file of COCO's instances: KeyError: 3"):
         open_annotated(str(wrong), "train", "train")
 
 

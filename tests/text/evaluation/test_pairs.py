@@ -92,8 +92,8 @@ WRONG = {
     "no split": ((GOOD, ROWS), {"split": "dev"}, "no split 'dev'; available splits: train"),
     "no number": ((GOOD, [*ROWS, ("a", "b", "high")]), {}, r"score 'high' of .*file.csv row 4 \(from 0\)"),
     "empty score": ((GOOD, [("a", "b", ""), *ROWS]), {}, r"score '' of .*row 0"),
-    "infinite score": ((GOOD, [*ROWS, ("a", "b", "inf")]), {}, "score 'inf' of .* is no number"),
-    "two pairs": ((GOOD, ROWS[:2]), {}, "has 2 pairs; a correlation takes 3"),
+    "infinite score": ((GOOD, [*ROWS, ("a", "b", "inf")]), {}, "score 'inf' of .* is not a finite number"),
+    "two pairs": ((GOOD, ROWS[:2]), {}, "has 2 pairs; a correlation needs 3"),
     "no pairs": ((GOOD, []), {}, "has no records"),
     "one score": ((GOOD, [("a", str(i), "5.0") for i in range(4)]), {}, "has the score 5 alone"),
 }

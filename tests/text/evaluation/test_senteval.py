@@ -144,11 +144,11 @@ WRONG = {
     "one class": (lambda: protocol(A._replace(labels=A.labels[:1].repeat(60)), A, A), "2 classes or more"),
     "small class": (
         lambda: protocol(A._replace(labels=np.array(["rare"] * 4 + ["often"] * 56))),
-        "10 folds need .* as many samples of a class; rare has 4",
+        "folds is 10: .* as many samples; rare has 4",
     ),
-    "one fold": (lambda: protocol(A, test=A, folds=1), "1 folds need 2 or more"),
-    "no test": (lambda: protocol(A, A), "a validation split, but no test split"),
-    "no test for an F1": (lambda: protocol(A, positive="class 1"), "an F1, but no test split"),
+    "one fold": (lambda: protocol(A, test=A, folds=1), "folds is 1: it must be 2 or more"),
+    "no test": (lambda: protocol(A, A), "a validation split needs a test split"),
+    "no test for an F1": (lambda: protocol(A, positive="class 1"), "an F1 needs a test split"),
     "NaN": (lambda: protocol(A, A, A._replace(features=A.features * np.nan)), "NaN"),
 }  # fmt: skip
 

@@ -23,7 +23,7 @@ def downstream(tmp_path):
         folder.mkdir(parents=True)
         for i, name in enumerate(files):
             texts = "".join(f'{name} "{j}\tsecond\u2028{j}\tfrom somewhere\n' for j in range(3))
-            (folder / f"STS.input.{name}.txt").write_text(texts)
+            (folder / f"STS.input.{name}.txt").write_text(texts, encoding="utf-8")
             (folder / f"STS.gs.{name}.txt").write_text(f"{i}.5\n\n{i + 1}\n")
     (root / "STS" / "STSBenchmark").mkdir()
     (root / "STS" / "STSBenchmark" / "sts-test.csv").write_text(
@@ -66,7 +66,7 @@ BROKEN_PAIRS = {
     "scores missing": ("STS.gs.FNWN.txt", "1\n2\n", "FNWN has 3 pairs but 2 scores"),
     "no tab": ("STS.input.FNWN.txt", "a\tb\na\tb\nonly one\n", r"FNWN row 2 \(from 0\) has no tab"),
     "no number": ("STS.gs.FNWN.txt", "1\n2\nx\n", r"score 'x' of STS.gs.FNWN.txt row 2"),
-    "no text": ("STS.gs.FNWN.txt", b"\xff\xfe\xfa", "STS.gs.FNWN.txt is no text"),
+    "no text": ("STS.gs.FNWN.txt", b"\xff\xfe\xfa", "STS.gs.FNWN.txt is not text"),
 }
 
 
@@ -173,11 +173,11 @@ def test_which_folders_are_sentevals(labelled, downstream, tmp_path):
 
 BROKEN_TASKS = {
     "no class": ("TREC/train_5500.label", "DESC:manner How ?\nWhat ?\n", "train_5500.label row 1"),
-    "no question": ("TREC/TREC_10.label", "LOC:other\n", "is no class and question: 'LOC:other'"),
+    "no question": ("TREC/TREC_10.label", "LOC:other\n", "is not a class and a question: 'LOC:other'"),
     "new class": ("TREC/TREC_10.label", "NUM:date When ?\n", "class 'NUM' of TREC is not in the train"),
     "no label": ("SST/binary/sentiment-dev", "so so\n", r"sentiment-dev row 0 \(from 0\) has 1 cells, not 2"),
     "no pair": ("MRPC/msr_paraphrase_test.txt", "h\n1\t3\t4\tC\n", r"row 0 \(from 0\) has 4 cells, not 5"),
-    "no text": ("SST/binary/sentiment-test", b"\xff\xfe\xfa", "sentiment-test is no text"),
+    "no text": ("SST/binary/sentiment-test", b"\xff\xfe\xfa", "sentiment-test is not text"),
 }  # fmt: skip
 
 

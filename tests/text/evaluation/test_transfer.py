@@ -163,7 +163,7 @@ WRONG = {
     "not that column": (("text,label", GOOD), {"label_column": "y"}, "no label column 'y'"),
     "a label missing": (("text,label", [*GOOD, ("a", "")]), {}, "1 of 13 records of file.csv have no label"),
     "no records": (("text,label", []), {}, "has no records"),
-    "three texts": (("a,b,c,label", [("1", "2", "3", "4")]), {"content_column": "a,b,c"}, "3 texts are no p"),
+    "three texts": (("a,b,c,label", [("1", "2", "3", "4")]), {"content_column": "a,b,c"}, "3 texts are not "),
     "new class": (
         ("text,label,split", [*((*row, "train") for row in GOOD), ("a", "odd", "test")]), {},
         "class 'odd' of .* is not in the training split",
