@@ -38,7 +38,7 @@ def stages(records: Any, views: Any, index: Any) -> dict[str, float]:
     seconds["draw"], parameters = timed(lambda: draw_parameters(views, 0, 0, index))
 
     def cut() -> Views:
-        by_record = record_parameters(views, parameters)
+        by_record = record_parameters(views, parameters, len(rows))
         samples = [
             [views.on_record(record, p) for p in of_views]
             for record, of_views in zip(decoded, by_record, strict=True)
@@ -46,7 +46,7 @@ def stages(records: Any, views: Any, index: Any) -> dict[str, float]:
         return collate_views(views, parameters, samples, torch.zeros(len(rows)))
 
     seconds["cut"], batch = timed(cut)
-    seconds["common"] = timed(lambda: views.common(batch.first.data))[0] if hasattr(views, "common") else 0.0
+    seconds["common"] = timed(lambda: views.common(batch.first.data))[0] if views.common else 0.0
     seconds["views"] = timed(lambda: finish_views(views, batch))[0] - seconds["common"]
     return seconds
 

@@ -163,12 +163,12 @@ def decode_rgb(raw: bytes | np.ndarray) -> Tensor:
             `MOST_ASPECT` times the other. The message is one line.
     """
     # PIL's memory is [H, W, 3]: a view of it costs `to_pil` no transposition.
-    return rearrange(torch.from_numpy(np.array(_open(raw, "RGB"))), "h w c -> c h w")
+    return torch.from_numpy(np.array(_open(raw, "RGB"))).permute(2, 0, 1)
 
 
 def decode_grey(raw: bytes | np.ndarray) -> Tensor:
     """Decodes a picture to uint8 luma ``[1, H, W]``; see `decode_rgb`."""
-    return rearrange(torch.from_numpy(np.array(_open(raw, "L"))), "h w -> 1 h w")
+    return torch.from_numpy(np.array(_open(raw, "L"))).unsqueeze(0)
 
 
 def _open(raw: bytes | np.ndarray, mode: str) -> Image.Image:
@@ -203,16 +203,14 @@ def _check_size(width: int, height: int) -> None:
 
 def to_pil(image: Tensor) -> Image.Image:
     """Converts uint8 ``[3, H, W]`` or ``[1, H, W]`` to a PIL image."""
-    array = rearrange(image, "c h w -> h w c").numpy()
+    array = image.permute(1, 2, 0).numpy()
     return Image.fromarray(array[..., 0] if image.shape[0] == 1 else np.ascontiguousarray(array))
 
 
 def from_pil(image: Image.Image) -> Tensor:
     """Converts a PIL image to contiguous uint8 ``[C, H, W]``."""
     pixels = torch.from_numpy(np.array(image))
-    if pixels.ndim == 2:
-        return rearrange(pixels, "h w -> 1 h w")
-    return rearrange(pixels, "h w c -> c h w").contiguous()
+    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
 
 def reference_crop_box(

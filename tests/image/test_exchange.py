@@ -35,6 +35,11 @@ def shapes(state):
     return {name: list(tensor.shape) for name, tensor in state.items()}
 
 
+def assert_close(found, expected):
+    """Of 18 or 50 layers of sums of up to 4,608 products, which another layout may add in another order."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A run directory of a ResNet-18 with statistics of its own."""
@@ -80,7 +85,7 @@ def test_the_released_weights_go_both_ways(tmp_path, keys):
     encoder, views = load_encoder(ours)
     assert isinstance(views, ReferenceViews)
     picture = torch.randn(1, 3, 64, 64)
-    torch.testing.assert_close(encoder(picture), released.eval()(picture))
+    assert_close(encoder(picture), released.eval()(picture))
     convert(ours, tmp_path / "back.pth", "torchvision")
     back = torch.load(tmp_path / "back.pth", weights_only=True)
     assert list(back) == list(released.state_dict())
@@ -98,7 +103,7 @@ def test_torchvision_misses_only_the_head(tmp_path, small, name):
     assert (missing.missing_keys, missing.unexpected_keys) == (["fc.weight", "fc.bias"], [])
     plain.fc = nn.Identity()
     picture = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(plain.eval()(picture), load_encoder(small).encoder(picture))
+    assert_close(plain.eval()(picture), load_encoder(small).encoder(picture))
 
 
 def test_the_hub_folder_loads_in_timm_and_transformers(tmp_path, small):
@@ -110,10 +115,10 @@ def test_the_hub_folder_loads_in_timm_and_transformers(tmp_path, small):
     picture = torch.randn(2, 3, 64, 64)
     expected = load_encoder(small).encoder(picture)
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    torch.testing.assert_close(theirs(picture), expected, atol=1e-5, rtol=1e-5)
+    assert_close(theirs(picture), expected)
     assert tuple(theirs.pretrained_cfg["input_size"]) == (3, 64, 64)
     wrapped = AutoModel.from_pretrained(folder).eval()
-    torch.testing.assert_close(wrapped(picture).pooler_output.flatten(1), expected, atol=1e-5, rtol=1e-5)
+    assert_close(wrapped(picture).pooler_output.flatten(1), expected)
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "trained encoder  63.3" in card
     assert "64 pixels" in card

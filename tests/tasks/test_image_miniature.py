@@ -13,7 +13,8 @@ def test_every_step_parses(step):
     parser, required = parser_of(path)
     argv = ["--config", str(path), *step.overrides.format(out="OUT").split(), *required]
     assert parser.parse_args(argv).data.source.startswith("OUT/")
-    assert f"tasks/{step.task}.py" in path.read_text(encoding="utf-8")
+    words = step.task.replace("_", " ")
+    assert f"bt-multimodal {words} " in path.read_text(encoding="utf-8")
 
 
 def test_the_chain(tmp_path, monkeypatch):

@@ -147,7 +147,7 @@ def test_wrong_input_is_one_line(tmp_path, encoder, voc, capsys):
         (("--svm.costs", "[0.0]"), "costs must be positive, got [0.0]"),
         (("--svm.fold", "3"), "unknown key svm.fold; did you mean svm.folds?"),
         (("--run_dir", str(tmp_path / "full")), "full is not empty"),
-        (("--data.batch_size", "0"), "batch_size is 1 or more, not 0"),
+        (("--data.batch_size", "0"), "batch_size must be 1 or more, not 0"),
     ):
         assert run(encoder, voc, "--run_dir", str(tmp_path / "run"), *more) == 2
         error = capsys.readouterr().err
@@ -164,5 +164,5 @@ def test_a_bare_command_imports_nothing_heavy():
         "assert not {'torch', 'lightning', 'jsonargparse', 'sklearn', 'datasets'} & {*sys.modules}"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.startswith("Train linear SVMs on a frozen image encoder")
+    assert done.stdout.startswith("Train one linear SVM per class on a frozen image encoder")
     assert (done.returncode, done.stderr) == (0, "")

@@ -95,7 +95,11 @@ WRONG = {
     "infinite score": ((GOOD, [*ROWS, ("a", "b", "inf")]), {}, "score 'inf' of .* is not a finite number"),
     "two pairs": ((GOOD, ROWS[:2]), {}, "has 2 pairs; a correlation needs 3"),
     "no pairs": ((GOOD, []), {}, "has no records"),
-    "one score": ((GOOD, [("a", str(i), "5.0") for i in range(4)]), {}, "has the score 5 alone"),
+    "one score": (
+        (GOOD, [("a", str(i), "5.0") for i in range(4)]),
+        {},
+        "has only the score 5: nothing correlates",
+    ),
 }
 
 

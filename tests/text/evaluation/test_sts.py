@@ -108,5 +108,5 @@ def test_wrong_inputs():
     pairs = random_set("one", 30, 0)
     with pytest.raises(DataError, match="two sets are called 'one'"):
         similarity_table([pairs, pairs], {"encoder": embeddings}, "")
-    with pytest.raises(ValueError, match="not of NaN"):
+    with pytest.raises(ValueError, match="needs finite numbers, got NaN"):
         similarity_table([pairs], {"encoder": lambda texts: np.full((len(texts), 3), np.nan)}, "")
