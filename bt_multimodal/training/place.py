@@ -15,4 +15,9 @@ def place(trainer: Any, steps: int) -> tuple[int, int, tuple[int, int]]:
     limit = trainer.limit_train_batches
     steps = min(steps, limit) if isinstance(limit, int) else int(steps * limit)
     epoch = trainer.current_epoch
-    return trainer.global_rank, trainer.world_size, (epoch, max(0, trainer.global_step - epoch * steps))
+    done = max(0, trainer.global_step - epoch * steps)
+    if (
+        steps and done >= steps
+    ):  # saved at an epoch's end, before it is counted
+        epoch, done = epoch + done // steps, done % steps
+    return trainer.global_rank, trainer.world_size, (epoch, done)

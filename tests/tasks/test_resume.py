@@ -88,6 +88,7 @@ CASES = {
     "between checkpoints": (IMAGES, [8, 2], 3, ()),
     "before the first checkpoint": (IMAGES, [6, 6], 9, ()),
     "with loader processes": (IMAGES, [4, 3], 1, ("--data.num_workers", "2")),
+    "an epoch's end with loader processes": (IMAGES, [5], 1, ("--data.num_workers", "2")),
     "no memory yet": (SOUNDS, [1], 1, ()),
     "a memory of past clips": (SOUNDS, [5, 4], 1, ()),
     "sounds between checkpoints": (SOUNDS, [9], 4, ()),
@@ -95,7 +96,7 @@ CASES = {
 }
 
 
-QUICK = ("first step", "last step of an epoch", "in micro-batches")
+QUICK = ("first step", "last step of an epoch", "an epoch's end with loader processes", "in micro-batches")
 
 
 @pytest.mark.parametrize(
