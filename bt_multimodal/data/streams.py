@@ -295,4 +295,6 @@ class StreamLoader:
         dataset = copy.copy(self.dataset)
         # Before the pass, which may be left before its end.
         self.dataset.epoch, self.dataset.start = self.dataset.epoch + 1, 0
-        yield from DataLoader(dataset, **self._options)
+        # Its own: each pass would draw from the global one, and a continued run has fewer passes.
+        generator = torch.Generator().manual_seed(dataset.seed)
+        yield from DataLoader(dataset, generator=generator, **self._options)

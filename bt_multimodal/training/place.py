@@ -16,8 +16,6 @@ def place(trainer: Any, steps: int) -> tuple[int, int, tuple[int, int]]:
     steps = min(steps, limit) if isinstance(limit, int) else int(steps * limit)
     epoch = trainer.current_epoch
     done = max(0, trainer.global_step - epoch * steps)
-    if (
-        steps and done >= steps
-    ):  # saved at an epoch's end, before it is counted
+    if steps and done >= steps:  # saved at an epoch's end, before it is counted
         epoch, done = epoch + done // steps, done % steps
     return trainer.global_rank, trainer.world_size, (epoch, done)

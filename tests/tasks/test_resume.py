@@ -2,11 +2,16 @@
 
 import csv
 import errno
+import io
 import os
 import signal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from bt_multimodal import safe_files
@@ -113,6 +118,26 @@ def test_any_step(tmp_path, my_lab, case):
     if every == 1:
         last = steps(tmp_path / "whole")[-1]
         assert steps(tmp_path / "parts") == [last - 2, last - 1, last]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*every file is read")
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("at", [3, 5, 6], ids=["within an epoch", "at its end", "after the first step"])
+def test_a_stream(tmp_path, my_lab, at, workers):
+    pictures = []
+    for i in range(300):
+        file = io.BytesIO()
+        Image.fromarray(np.full((8, 8), i % 256, np.uint8)).save(file, "png")
+        pictures.append(file.getvalue())
+    pq.write_table(pa.table({"image": pictures}), tmp_path / "train.parquet")
+    words = ["--data.source", str(tmp_path / "train.parquet"), "--data.stream", "256", "--data.batch_size"]
+    words += ["64", "--data.cache", "false", "--data.num_workers", workers]
+    assert run(IMAGES, tmp_path / "whole", *words) == 0
+    words += ["--checkpoint.steps", "1"]
+    killed(my_lab, IMAGES, tmp_path / "parts", at, *words)
+    assert run(IMAGES, tmp_path / "parts", *words) == 0
+    assert left(tmp_path / "parts") == left(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
