@@ -109,7 +109,7 @@ class Run:
 
     def said(self) -> str:
         """Returns the last line of the run's log."""
-        lines = Path(self.log).read_text().replace("\r", "\n").strip().splitlines()
+        lines = Path(self.log).read_text(encoding="utf-8").replace("\r", "\n").strip().splitlines()
         return lines[-1] if lines else ""
 
     def result(self) -> dict[str, Any]:
@@ -268,7 +268,9 @@ def truncated(out: Path, whole: Run) -> Row:
     newest = run.checkpoints[-1]
     os.truncate(newest, newest.stat().st_size // 2)
     end = run.finish()
-    message = Path(run.log).read_text().partition("warning: ")[2].partition("\n")[0] or "nothing"
+    message = (
+        Path(run.log).read_text(encoding="utf-8").partition("warning: ")[2].partition("\n")[0] or "nothing"
+    )
     different = differs(run.result(), whole.result()) if end == 0 else f"status {end}"
     good = different == "nothing" and newest.name in message
     return "truncated checkpoint", newest.name, f"{different} differs; message: {message}", good
@@ -291,7 +293,7 @@ def damaged(out: Path, share: float, ends: bool) -> Row:
     words = ["--data.source", str(folder), "--trainer.max_epochs", "6", "--data.cache", "false"]
     run = Run([*IMAGES, *words], out / f"damaged-{share}")
     status = run.finish()
-    warnings = Path(run.log).read_text().count("damaged record ")
+    warnings = Path(run.log).read_text(encoding="utf-8").count("damaged record ")
     fault = f"{1000 / round(1 / share):.0f} of 1,000 records cut in half"
     return f"{100 * share:g} % damaged", fault, f"status {status}, {warnings} named", (status != 0) == ends
 

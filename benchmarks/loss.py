@@ -46,7 +46,7 @@ GIB = 2**30
 def proc_kib(path: str, key: str) -> int | None:
     """Returns the number in a line ``key:   123 kB`` of a file under /proc."""
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     return next((int(line.split()[1]) for line in lines if line.startswith(key + ":")), None)
@@ -123,7 +123,7 @@ def measure(form: str, n: int, d: int, budget: float) -> dict[str, Any]:
     run(*embeddings(8, 16))  # loads libraries that torch loads late, so that they do not count as memory
     a, b = embeddings(n, d)
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         was_reset = True
     except OSError:
         was_reset = False

@@ -99,7 +99,11 @@ def perform(step: Step, out: Path, seed: int, more: Sequence[str] = ()) -> dict[
         print(f"\npython tasks/{step.task}.py {shlex.join(argv)}", flush=True)
         run.parent.mkdir(parents=True, exist_ok=True)
         began, log = time.monotonic(), run.with_suffix(".log")
-        with log.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        with (
+            log.open("w", encoding="utf-8") as file,
+            contextlib.redirect_stdout(file),
+            contextlib.redirect_stderr(file),
+        ):
             status = _command(step.task)(argv)
         if status:
             raise ValueError(f"{step.title}, seed {seed}, failed; see {log}")

@@ -145,8 +145,8 @@ def _svm(parser: "ArgumentParser", config: "Namespace", modality: "Modality", op
     print(comparison)
     if run:
         run.mkdir(parents=True, exist_ok=True)
-        (run / "config.yaml").write_text(parser.dump(config))
-        (run / "svms.json").write_text(json.dumps(svms, indent=1) + "\n")
+        (run / "config.yaml").write_text(parser.dump(config), encoding="utf-8")
+        (run / "svms.json").write_text(json.dumps(svms, indent=1) + "\n", encoding="utf-8")
         save_comparison(run, comparison)
         print(f"\neverything is in {run}")
     return 0

@@ -42,7 +42,7 @@ def read_published(path: Path) -> dict[str, float]:
     Raises:
         ValueError: a column is missing, or a cell is not a number.
     """
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     try:
         return {row["ablation"]: float(row["top_1"]) for row in rows}
@@ -97,11 +97,16 @@ def perform(run: Run, modality: "Callable[[], Modality]", threads: int) -> str |
     torch.set_num_threads(threads)
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     log = run.folder.with_suffix(".log")
-    with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+    with (
+        log.open("a", encoding="utf-8") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
         if pretrain("", modality, run.argv):
             file.flush()
             return next(
-                (line for line in reversed(log.read_text().splitlines()) if "error:" in line), str(log)
+                (line for line in reversed(log.read_text(encoding="utf-8").splitlines()) if "error:" in line),
+                str(log),
             )
         try:
             _measure(run, modality())
@@ -118,7 +123,7 @@ def _measure(run: Run, modality: "Modality") -> None:
     from bt_multimodal.data.records import open_source
     from bt_multimodal.evaluation.report import compare, save_comparison
 
-    data = yaml.safe_load((run.folder / "config.yaml").read_text())["data"]
+    data = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))["data"]
     keys = ("source", "content_column", "label_column", "train_split", "test_split")
     splits = open_source(modality=modality, **{key: data.get(key) for key in keys}, require_labels=True)
     torch.manual_seed(run.seed)

@@ -26,7 +26,7 @@ _MAP_POINTS = 1000
 def _columns(metrics: Path) -> dict[str, tuple[list[float], list[float]]]:
     """The steps and values of each metric; a metric may be missing at some steps."""
     columns: dict[str, tuple[list[float], list[float]]] = {}
-    with metrics.open(newline="") as file:
+    with metrics.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             for name, value in row.items():
                 if value and name != "step":
@@ -139,8 +139,8 @@ def check_empty(folder: Path) -> None:
 def save_comparison(run: Path, comparison: Comparison) -> None:
     """Write ``table.txt`` and, for `load_comparison`, ``table.json`` to a run's folder."""
     run.mkdir(parents=True, exist_ok=True)
-    (run / "table.txt").write_text(f"{comparison}\n")
-    (run / "table.json").write_text(json.dumps(comparison._asdict(), indent=1) + "\n")
+    (run / "table.txt").write_text(f"{comparison}\n", encoding="utf-8")
+    (run / "table.json").write_text(json.dumps(comparison._asdict(), indent=1) + "\n", encoding="utf-8")
 
 
 def load_comparison(run: Path) -> Comparison:
@@ -151,7 +151,7 @@ def load_comparison(run: Path) -> Comparison:
     """
     if not (run / "table.json").is_file():
         raise ValueError(f"{run} has no table.json: it is not a run, or the run has not ended")
-    saved = json.loads((run / "table.json").read_text())
+    saved = json.loads((run / "table.json").read_text(encoding="utf-8"))
     rows = {
         name: {column: Figure(*figure) for column, figure in cells.items()}
         for name, cells in saved["rows"].items()

@@ -45,7 +45,7 @@ class MetricsFile:
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **metrics}
         try:
             new = not self._path.exists()
-            with self._path.open("a", newline="") as file:
+            with self._path.open("a", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, self.COLUMNS)
                 if new:
                     writer.writeheader()
@@ -57,7 +57,9 @@ class MetricsFile:
         """Remove the rows after ``step``, which a run wrote after the checkpoint that it continues from."""
         if not self._path.exists():
             return
-        lines = self._path.read_text().rpartition("\n")[0]  # a killed process may leave half a line
+        lines = self._path.read_text(encoding="utf-8").rpartition("\n")[
+            0
+        ]  # a killed process may leave half a line
         rows = [row for row in csv.DictReader(lines.splitlines()) if int(row["step"]) <= step]
         text = io.StringIO()
         writer = csv.DictWriter(text, self.COLUMNS, extrasaction="ignore")

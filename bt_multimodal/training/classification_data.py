@@ -71,7 +71,9 @@ def listed(records: Records, path: str | Path) -> Tensor:
         DataError: no such list, or names that no record has.
     """
     try:
-        wanted = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
+        wanted = [
+            line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()
+        ]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the list {str(path)!r}: {error}") from error
     indices = {Path(records.name(i)).name: i for i in range(len(records))}

@@ -101,7 +101,7 @@ def _read(source: Path) -> Source:
         kind = type(encoder).__name__
         raise ValueError(f"{source} holds a {kind}; only networks of torchvision and timm have other formats")
     table = source / "table.txt"
-    return Source(encoder, augmentations, table.read_text() if table.is_file() else "")
+    return Source(encoder, augmentations, table.read_text(encoding="utf-8") if table.is_file() else "")
 
 
 def _write_hub(folder: Path, source: Source) -> None:
@@ -128,9 +128,9 @@ def _write_hub(folder: Path, source: Source) -> None:
         },
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     (folder / "model.safetensors").write_bytes(save(state, {"format": "pt"}))
-    (folder / "README.md").write_text(_model_card(source))
+    (folder / "README.md").write_text(_model_card(source), encoding="utf-8")
 
 
 def _input_format(augmentations: Any) -> tuple[int, tuple[float, ...], tuple[float, ...]]:

@@ -65,7 +65,7 @@ def make_folder(splits: Splits, folder: Path, per_class: tuple[int, int] = (1000
                 lists[file] += [f"{class_name}_{k:05}.jpg" for k in range(max(1, round(share * count)))]
         if name == "train":
             for file, names in lists.items():
-                (folder / file).write_text("\n".join(names) + "\n")
+                (folder / file).write_text("\n".join(names) + "\n", encoding="utf-8")
 
 
 def make_scenes(splits: Splits, folder: Path, counts: tuple[int, int] = (600, 300), seed: int = 1) -> None:
@@ -91,10 +91,10 @@ def make_scenes(splits: Splits, folder: Path, counts: tuple[int, int] = (600, 30
             scene.save(folder / "JPEGImages" / f"{name}.jpg", quality=95)
             _annotate(folder / "Annotations" / f"{name}.xml", name, boxes, labels, records.classes)
         lists = folder / "ImageSets" / "Main"
-        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in scenes))
+        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in scenes), encoding="utf-8")
         for label, class_name in enumerate(records.classes):
             lines = [f"{name} {1 if label in labels else -1}\n" for name, labels in scenes.items()]
-            (lists / f"{class_name}_{split}.txt").write_text("".join(lines))
+            (lists / f"{class_name}_{split}.txt").write_text("".join(lines), encoding="utf-8")
 
 
 def _by_class(records: Records, count: int) -> list[list[int]]:

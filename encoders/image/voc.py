@@ -84,7 +84,7 @@ def _read_list(path: Path) -> dict[str, int]:
     """Returns the value, 1, -1 or 0, of each picture id."""
     values: dict[str, int] = {}
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read '{path}': {error}") from error
     for number, line in enumerate(lines, start=1):

@@ -118,7 +118,7 @@ def _write_transformer(folder: Path, encoder: PretrainedText, augmentations: Tex
 
     encoder.model.save_pretrained(folder)
     tokens = augmentations.tokens
-    (folder / "tokenizer.json").write_text(tokens.to_json())
+    (folder / "tokenizer.json").write_text(tokens.to_json(), encoding="utf-8")
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": Tokenizer.from_str(tokens.to_json()).id_to_token(tokens.pad),
@@ -144,4 +144,4 @@ def _write_pooling(folder: Path, encoder: PretrainedText) -> None:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

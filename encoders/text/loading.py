@@ -117,6 +117,6 @@ def _json(name: str | Path, folder: str, file: str) -> Any:
                 f"{str(name)!r} does not exist here, nor can the hub serve it: {error}"
             ) from error
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error

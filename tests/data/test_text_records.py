@@ -73,7 +73,7 @@ def write(path: Path, columns: dict[str, list]) -> Path:
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_a_cell_is_the_content_of_a_record(tmp_path, monkeypatch, suffix):
     monkeypatch.chdir(tmp_path)
-    Path("own.txt").write_text("is not to be opened")
+    Path("own.txt").write_text("is not to be opened", encoding="utf-8")
     monkeypatch.setattr("fsspec.open", lambda *_, **__: pytest.fail("something was fetched"))
     labels = [str(i % 2) for i in range(len(TEXTS))]
     path = write(tmp_path / f"all{suffix}", {"text": TEXTS, "label": labels})

@@ -148,7 +148,7 @@ def _annotation_files(years: dict[str, Path], split: str) -> list[Path]:
         if not lists:
             raise DataError(f"no ImageSets/Main/{name}.txt in {year or ', '.join(years)}")
         for folder, file in lists.items():
-            ids = [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
+            ids = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
             files += [folder / "Annotations" / f"{id_}.xml" for id_ in ids]
     if not files:
         raise DataError(f"the split {split!r} lists no picture")
@@ -190,7 +190,7 @@ def _boxes(rows: Iterable[Iterable[float]]) -> Tensor:
 def _coco(folder: Path, split: str) -> Annotated:
     file = folder / "annotations" / f"instances_{split}.json"
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
         categories = sorted(content["categories"], key=lambda category: category["id"])
         label = {category["id"]: i + 1 for i, category in enumerate(categories)}
         objects: dict[int, list[Any]] = {image["id"]: [] for image in content["images"]}
