@@ -3,6 +3,7 @@
 Nothing heavy is imported until there is something to do: Lightning alone takes many seconds.
 """
 
+import argparse
 import logging
 import os
 import sys
@@ -49,6 +50,13 @@ def arguments_of(argv: Sequence[str] | None) -> list[str]:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     return argv[1:] if argv[:1] == ["fit"] else argv
+
+
+def plain_parser(doc: str) -> argparse.ArgumentParser:
+    """An argparse parser whose help begins with ``doc`` as it is written; names are not abbreviated."""
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
 
 
 def guarded(extra: str, command: Callable[[], int]) -> int:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bt_multimodal.commands.cli import arguments_of, guarded
+from bt_multimodal.commands.cli import arguments_of, guarded, plain_parser
 
 if TYPE_CHECKING:
     from bt_multimodal.augmentation_set import AugmentationSet
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 def probe_parser(doc: str) -> argparse.ArgumentParser:
     """The arguments of the command; `doc` is what it does."""
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = plain_parser(doc)
     parser.add_argument("--encoder", required=True, help="run directory or encoder.safetensors")
     parser.add_argument("--data.source", dest="source", required=True)
     for key in ("content_column", "label_column", "train_split", "test_split"):

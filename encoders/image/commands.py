@@ -6,6 +6,8 @@ from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bt_multimodal.commands.cli import FAILED, arguments_of, fail, guarded, plain_parser
+
 if TYPE_CHECKING:
     from bt_multimodal.modality import Modality
 
@@ -142,8 +144,6 @@ def convert(argv: Sequence[str] | None = None) -> int:
     torchvision   a state dict with torchvision's names, .pth or .safetensors, without the head
     hub           a folder for timm and transformers (config, weights, model card with the run's table)
     """
-    from bt_multimodal.commands.cli import arguments_of, guarded
-
     doc = getdoc(convert) or ""
     argv = arguments_of(argv)
     if not argv:
@@ -163,7 +163,7 @@ def convert(argv: Sequence[str] | None = None) -> int:
 
 def convert_parser(doc: str) -> argparse.ArgumentParser:
     """Returns the parser of `convert`'s arguments."""
-    parser = _parser(doc)
+    parser = plain_parser(doc)
     parser.add_argument("source", help="what to convert")
     parser.add_argument("target", help="the file or folder to write")
     parser.add_argument("--to", required=True, choices=("encoder", "torchvision", "hub"), help="the format")
@@ -182,8 +182,6 @@ def ablations(argv: Sequence[str] | None = None) -> int:
     The columns are weighted kNN (k = 20) and a linear probe on all labels, both on the test split. Raw pixels
     and the untrained encoder are rows of the same table.
     """
-    from bt_multimodal.commands.cli import FAILED, arguments_of, fail, guarded
-
     doc = getdoc(ablations) or ""
     argv = arguments_of(argv)
     if not argv:
@@ -211,7 +209,7 @@ def ablations(argv: Sequence[str] | None = None) -> int:
 
 def ablations_parser(doc: str) -> argparse.ArgumentParser:
     """Returns the parser of `ablations`' arguments."""
-    parser = _parser(doc)
+    parser = plain_parser(doc)
     parser.add_argument("--base", type=Path, required=True, help="a config of `image pretrain`")
     parser.add_argument("--ablations", type=Path, nargs="*", default=[], help="configs over it, one row each")
     parser.add_argument("--published", type=Path, help="a CSV file with columns ablation,top_1")
@@ -219,9 +217,3 @@ def ablations_parser(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="the folder for the runs")
     parser.add_argument("--processes", type=int, default=1, help="runs in parallel (default 1)")
     return parser
-
-
-def _parser(doc: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )

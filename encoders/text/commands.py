@@ -6,6 +6,8 @@ from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bt_multimodal.commands.cli import arguments_of, guarded, plain_parser
+
 if TYPE_CHECKING:
     from bt_multimodal.evaluation.report import Comparison
     from bt_multimodal.modality import Modality
@@ -66,7 +68,6 @@ def probe(argv: Sequence[str] | None = None) -> int:
     CR, SUBJ, MPQA, SST2, TREC and MRPC. Further keys are --data.content_column, --data.label_column, --seed
     (of the untrained weights), --device, --folds N (default 10) and --run_dir.
     """
-    from bt_multimodal.commands.cli import arguments_of
     from bt_multimodal.commands.probe import probe as command
 
     doc = getdoc(probe) or ""
@@ -91,7 +92,7 @@ def _senteval_switch() -> argparse.ArgumentParser:
 
 def senteval_parser(doc: str) -> argparse.ArgumentParser:
     """Returns the parser of `probe`'s arguments with ``--senteval``."""
-    parser = _parser(doc)
+    parser = plain_parser(doc)
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--data.source", dest="sources", nargs="+", required=True)
     parser.add_argument("--data.content_column", dest="content_column")
@@ -130,14 +131,12 @@ def sts(argv: Sequence[str] | None = None) -> int:
     SentEval is all of its pairs together) and their average. The rows are TF-IDF, its SVD with the encoder's
     number of dimensions, the untrained encoder (same class, random weights) and the trained encoder.
     """
-    from bt_multimodal.commands.cli import arguments_of
-
     return _run(sts_parser(getdoc(sts) or ""), arguments_of(argv), _sts)
 
 
 def sts_parser(doc: str) -> argparse.ArgumentParser:
     """Returns the parser of `sts`'s arguments."""
-    parser = _parser(doc)
+    parser = plain_parser(doc)
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--pooling", help="mean, cls or first_last")
     parser.add_argument("--data.source", dest="sources", nargs="+", required=True)
@@ -184,8 +183,6 @@ def convert(argv: Sequence[str] | None = None) -> int:
     SentenceTransformer(FOLDER) loads it. An encoder that is not a model of transformers loads with
     trust_remote_code=True, where this package is installed.
     """
-    from bt_multimodal.commands.cli import arguments_of, guarded
-
     doc = getdoc(convert) or ""
     argv = arguments_of(argv)
     if not argv:
@@ -209,22 +206,14 @@ def convert(argv: Sequence[str] | None = None) -> int:
 
 def convert_parser(doc: str) -> argparse.ArgumentParser:
     """Returns the parser of `convert`'s arguments."""
-    parser = _parser(doc)
+    parser = plain_parser(doc)
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--out", required=True)
     return parser
 
 
-def _parser(doc: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-
-
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str], table: Any) -> int:
     """Runs an evaluation, prints its table, and saves it in ``--run_dir`` if given."""
-    from bt_multimodal.commands.cli import guarded
-
     if not argv:
         print(parser.description)
         return 0
