@@ -76,7 +76,8 @@ def resized_crop(
     # One batched matrix product per axis.
     x = rearrange(images.to(torch.float32), "b c h w -> b (c h) w")
     x = torch.bmm(x, rearrange(horizontal, "b s w -> b w s"))
-    x = torch.bmm(vertical, rearrange(x, "b (c h) s -> b h (c s)", h=rows))
+    x = rearrange(x, "b (c h) s -> b h (c s)", h=rows)  # frees the product before the next is made
+    x = torch.bmm(vertical, x)
     return rearrange(x, "b t (c s) -> b c t s", c=n_channels)
 
 
