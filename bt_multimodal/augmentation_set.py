@@ -23,6 +23,9 @@ class AugmentationSet(nn.Module):
     has a default. An object that has the same members without being a subclass works as well: the core
     completes it with these defaults (`completed`).
 
+    What a set remembers from batch to batch, such as past clips, belongs in the extra state of ``nn.Module``
+    (``get_extra_state``, ``set_extra_state``): checkpoints save it, so that a continued run goes on with it.
+
     Attributes:
         draws: how many uniform random numbers one view of one sample needs.
         shared: how many of the first of them both views have in common, such as the place where a long
