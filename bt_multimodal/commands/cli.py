@@ -87,6 +87,28 @@ def guarded(extra: str, command: Callable[[], int]) -> int:
         return fail(last_line(error))
 
 
+def run_plain(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    run: Callable[[argparse.Namespace], int],
+    extra: str,
+) -> int:
+    """Run a command whose arguments argparse reads; a bare command prints the parser's description.
+
+    Args:
+        parser: see `plain_parser`.
+        argv: the arguments; those of the process if ``None``.
+        run: does the work, and returns the exit status.
+        extra: as in `guarded`.
+    """
+    argv = arguments_of(argv)
+    if not argv:
+        print((parser.description or "").strip())
+        return 0
+    arguments = parser.parse_args(argv)
+    return guarded(extra, lambda: run(arguments))
+
+
 def run_command(
     doc: str,
     argv: Sequence[str] | None,

@@ -28,9 +28,9 @@ def page(doc: str, keys: Keys, modality: str, name: str | None = None) -> str:
         ValueError: there is no such class.
     """
     package = f"encoders.{modality}"
-    offered = [*sources.augmentation_sets(package), *sources.encoders(package)]
+    augmentation_sets, encoders = sources.augmentation_sets(package), sources.encoders(package)
     if name is not None:
-        return _class_page(_named(name, offered))
+        return _class_page(_named(name, [*augmentation_sets, *encoders]))
     lines = [doc.strip(), "", "keys", *_entry(f"--{CONFIG.name} FILE", CONFIG.help)]
     for item in keys:
         if isinstance(item, Key):
@@ -45,8 +45,8 @@ def page(doc: str, keys: Keys, modality: str, name: str | None = None) -> str:
             lines += ["", item.help, *_group(item)]
     names = argument_names(keys)
     for key, title, classes in (
-        ("views", "augmentation sets (--views)", sources.augmentation_sets(package)),
-        ("model.encoder", "encoders (--model.encoder)", sources.encoders(package)),
+        ("views", "augmentation sets (--views)", augmentation_sets),
+        ("model.encoder", "encoders (--model.encoder)", encoders),
     ):
         if classes and key in names:
             lines += ["", title]

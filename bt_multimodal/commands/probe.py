@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bt_multimodal.commands.cli import arguments_of, guarded, plain_parser
+from bt_multimodal.commands.cli import plain_parser, run_plain
 
 if TYPE_CHECKING:
     from bt_multimodal.augmentation_set import AugmentationSet
@@ -55,19 +55,14 @@ def probe(
         name: the extra that installs what the command needs.
 
     Returns:
-        The exit status; see `guarded`.
+        The exit status; see `bt_multimodal.commands.cli.guarded`.
     """
-    argv = arguments_of(argv)
-    if not argv:
-        print(doc.strip())
-        return 0
-    arguments = probe_parser(doc).parse_args(argv)
 
-    def evaluate() -> int:
+    def evaluate(arguments: argparse.Namespace) -> int:
         print(_evaluate(arguments, modality(), load))
         return 0
 
-    return guarded(name, evaluate)
+    return run_plain(probe_parser(doc), argv, evaluate, name)
 
 
 def representations(

@@ -6,7 +6,7 @@ from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bt_multimodal.commands.cli import FAILED, arguments_of, fail, guarded, plain_parser
+from bt_multimodal.commands.cli import FAILED, arguments_of, fail, guarded, plain_parser, run_plain
 
 if TYPE_CHECKING:
     from bt_multimodal.modality import Modality
@@ -144,21 +144,15 @@ def convert(argv: Sequence[str] | None = None) -> int:
     torchvision   a state dict with torchvision's names, .pth or .safetensors, without the head
     hub           a folder for timm and transformers (config, weights, model card with the run's table)
     """
-    doc = getdoc(convert) or ""
-    argv = arguments_of(argv)
-    if not argv:
-        print(doc)
-        return 0
-    arguments = convert_parser(doc).parse_args(argv)
 
-    def run() -> int:
+    def run(arguments: argparse.Namespace) -> int:
         from encoders.image.exchange import convert as write
 
         write(arguments.source, arguments.target, arguments.to)
         print(f"wrote {arguments.target}")
         return 0
 
-    return guarded(NAME, run)
+    return run_plain(convert_parser(getdoc(convert) or ""), argv, run, NAME)
 
 
 def convert_parser(doc: str) -> argparse.ArgumentParser:

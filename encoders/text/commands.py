@@ -6,7 +6,7 @@ from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bt_multimodal.commands.cli import arguments_of, guarded, plain_parser
+from bt_multimodal.commands.cli import arguments_of, plain_parser, run_plain
 
 if TYPE_CHECKING:
     from bt_multimodal.evaluation.report import Comparison
@@ -131,7 +131,7 @@ def sts(argv: Sequence[str] | None = None) -> int:
     SentEval is all of its pairs together) and their average. The rows are TF-IDF, its SVD with the encoder's
     number of dimensions, the untrained encoder (same class, random weights) and the trained encoder.
     """
-    return _run(sts_parser(getdoc(sts) or ""), arguments_of(argv), _sts)
+    return _run(sts_parser(getdoc(sts) or ""), argv, _sts)
 
 
 def sts_parser(doc: str) -> argparse.ArgumentParser:
@@ -183,14 +183,8 @@ def convert(argv: Sequence[str] | None = None) -> int:
     SentenceTransformer(FOLDER) loads it. An encoder that is not a model of transformers loads with
     trust_remote_code=True, where this package is installed.
     """
-    doc = getdoc(convert) or ""
-    argv = arguments_of(argv)
-    if not argv:
-        print(doc)
-        return 0
-    arguments = convert_parser(doc).parse_args(argv)
 
-    def run() -> int:
+    def run(arguments: argparse.Namespace) -> int:
         from bt_multimodal.encoder_file import load_encoder
         from bt_multimodal.evaluation.report import check_empty
         from encoders.text.exchange import save_sentence_transformer
@@ -201,7 +195,7 @@ def convert(argv: Sequence[str] | None = None) -> int:
         print(f"wrote {arguments.out}")
         return 0
 
-    return guarded(NAME, run)
+    return run_plain(convert_parser(getdoc(convert) or ""), argv, run, NAME)
 
 
 def convert_parser(doc: str) -> argparse.ArgumentParser:
@@ -212,14 +206,10 @@ def convert_parser(doc: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _run(parser: argparse.ArgumentParser, argv: Sequence[str], table: Any) -> int:
+def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None, table: Any) -> int:
     """Runs an evaluation, prints its table, and saves it in ``--run_dir`` if given."""
-    if not argv:
-        print(parser.description)
-        return 0
-    arguments = parser.parse_args(argv)
 
-    def run() -> int:
+    def run(arguments: argparse.Namespace) -> int:
         from bt_multimodal.evaluation.report import check_empty, save_comparison
 
         if arguments.run_dir:
@@ -230,4 +220,4 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str], table: Any) -> in
         print(comparison)
         return 0
 
-    return guarded(NAME, run)
+    return run_plain(parser, argv, run, NAME)
