@@ -35,3 +35,8 @@ def parser_keys(parser: Any) -> list[str]:
 def has_scaler(trainer: Any) -> bool:
     """Lightning: whether the trainer's precision scales the loss (float16)."""
     return getattr(trainer.precision_plugin, "scaler", None) is not None
+
+
+def leave_signals(trainer: Any) -> None:
+    """Lightning: keep a trainer from handling signals, which it does by talking to other ranks."""
+    trainer._signal_connector.register_signal_handlers = lambda: None

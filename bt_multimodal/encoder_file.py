@@ -16,6 +16,7 @@ from bt_multimodal.compat import tree_map
 from bt_multimodal.safe_files import write_safely
 
 _FORMAT = "bt_multimodal.encoder/1"
+INITIAL = "initial.safetensors"  # beside a run's encoder: the weights that its training started from
 
 
 class LoadedEncoder(NamedTuple):

@@ -113,9 +113,8 @@ def test_the_reference_recipe_as_it_is_built(reference):
     assert (others["adapt"], others["momentum"]) == (False, 0.9)
     steps = 1_281_167 // config.data.batch_size
     assert steps == 625
-    scheduler = schedule(
-        optimizer, config.data.batch_size, *model.schedule_steps(steps, config.trainer.max_epochs)
-    )
+    total = config.trainer.max_epochs * steps
+    scheduler = schedule(optimizer, config.data.batch_size, model.warmup_steps(steps, total), total)
     rows = {int(row[0]): row[1:] for row in reference("schedule")["1000ep_625steps_b2048"].tolist()}
     assert {0, 1, 100, 6249, 6250, 312_500, 624_999} <= {*rows}
     for step, expected in rows.items():
@@ -133,7 +132,7 @@ def test_the_learning_rate_goes_with_the_batch(batch, rate):
     config = parser.parse_args(argv)
     parts = parser.instantiate(config)
     model = Pretraining(parts.views, **parts.model.as_dict())
-    scheduler = schedule(model.build_optimizer(batch), batch, *model.schedule_steps(10, 300))
+    scheduler = schedule(model.build_optimizer(batch), batch, model.warmup_steps(10, 3000), 3000)
     peak = [base * f(100) for base, f in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
     assert peak == pytest.approx([rate * batch / 256, 0.0048 * batch / 256])
     with pytest.raises(ValueError, match="no learning rate for batch_size 300, only for 128, 256"):

@@ -6,8 +6,9 @@ Nothing heavy is imported until there is something to do: Lightning alone takes 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from bt_multimodal.commands.cli import TrainingRun, run_command, train
+from bt_multimodal.commands.cli import run_command
 from bt_multimodal.commands.keys import AUGMENTATIONS, ENCODER, TRAINING, Group, Keys
+from bt_multimodal.commands.training_run import TrainingRun, train
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -46,6 +47,11 @@ def classify(
 
 
 def _classify(parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
+    with TrainingRun(parser, config) as run:
+        return _train(run, parser, config, modality)
+
+
+def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
     from bt_multimodal.augmentation_set import check_members, completed
     from bt_multimodal.encoder_file import load_encoder
     from bt_multimodal.evaluation.figures import Figure
@@ -53,7 +59,6 @@ def _classify(parser: "ArgumentParser", config: "Namespace", modality: "Modality
     from bt_multimodal.training.classification import Classification
     from bt_multimodal.training.classification_data import ClassificationData
 
-    run = TrainingRun(parser, config)
     encoder = load_encoder(config.encoder, weights=not config.fresh).encoder
     augmentations = completed(parser.instantiate(config).views)
     check_members(augmentations)

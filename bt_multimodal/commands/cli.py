@@ -1,4 +1,4 @@
-"""How a command runs: its arguments, its messages and exit status, and the run directory of one that trains.
+"""How a command runs: its arguments, its messages and its exit status.
 
 Nothing heavy is imported until there is something to do: Lightning alone takes many seconds.
 """
@@ -7,32 +7,24 @@ import argparse
 import logging
 import os
 import sys
-import time
 import warnings
 from argparse import ArgumentError
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from bt_multimodal.commands.config_errors import explain, last_line
-from bt_multimodal.commands.config_files import with_config_paths
+from bt_multimodal.commands.config_files import with_config_paths, with_own_config
 from bt_multimodal.commands.extras import missing_extra
 from bt_multimodal.commands.help_page import page
 from bt_multimodal.commands.keys import Keys, make_parser
-from bt_multimodal.errors import TRY_AGAIN, StoppedError, TrainingFailedError
-from bt_multimodal.safe_files import PARTIAL, write_safely
+from bt_multimodal.commands.training_run import is_first_rank, is_started_by_rank_0
+from bt_multimodal.errors import Stopped, TrainingFailedError
+from bt_multimodal.stop_signals import stop_signals
 
 if TYPE_CHECKING:
-    import lightning.pytorch as pl
     from jsonargparse import ArgumentParser, Namespace
 
-    from bt_multimodal.evaluation.report import Comparison
-    from bt_multimodal.training.ranks import Ranks
-
-
-_RUN_DIR = "BT_MULTIMODAL_RUN_DIR"
-_CHECKPOINTS = "checkpoints"
-_CONFIG = "config.yaml"
 USAGE, FAILED = 2, 1  # exit statuses
 
 
@@ -66,16 +58,18 @@ def guarded(extra: str, command: Callable[[], int]) -> int:
         extra: the extra of this package that brings what the command imports.
 
     Returns:
-        What ``command`` returns; 2 for wrong usage, 1 for training that failed, `TRY_AGAIN` for a run that
-        was stopped and can be continued.
+        What ``command`` returns; 2 for wrong usage, 1 for training that failed, `Stopped.status` after a
+        signal (`stop_signals`).
     """
     sys.path.insert(0, os.getcwd())  # a user's own encoder, as `python -m` would find it
     try:
-        return command()
-    except StoppedError as error:
-        if _is_first():
-            print(f"{error}; the same command with this run_dir continues", file=sys.stderr)
-        return TRY_AGAIN
+        with stop_signals(), _plain_warnings():
+            return command()
+    except Stopped as error:
+        if is_first_rank():
+            print(f"\n{error}", file=sys.stderr)
+        # Lightning would kill rank 0 for another status of a process that it has started.
+        return 0 if is_started_by_rank_0() else error.status
     except TrainingFailedError as error:
         return fail(str(error), FAILED)
     except ModuleNotFoundError as error:
@@ -85,6 +79,17 @@ def guarded(extra: str, command: Callable[[], int]) -> int:
         return fail(message)
     except (ArgumentError, ValueError, OSError) as error:
         return fail(last_line(error))
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Context in which a warning is one line without the place in the code."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def run_plain(
@@ -144,7 +149,7 @@ def run_command(
         from bt_multimodal.commands.memory import keep_freed_memory
 
         try:
-            config = parser.parse_args(with_config_paths(argv))
+            config = parser.parse_args(with_config_paths(with_own_config(argv)))
         except (ArgumentError, TypeError, ValueError) as error:
             return fail(explain(parser, error))
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -160,116 +165,3 @@ def _help(doc: str, keys: Keys, modality: str, names: Sequence[str]) -> int:
     except ValueError as error:
         return fail(str(error))
     return 0
-
-
-def _is_first() -> bool:
-    """Whether this process is rank 0, by what launchers tell it, or alone."""
-    told = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
-    return next((rank for rank in told if rank is not None), "0") == "0"
-
-
-class TrainingRun:
-    """A run that trains: its directory, its seed, its trainer, and what it leaves.
-
-    Args:
-        parser, config: of the command; the config is kept in the run directory.
-
-    Attributes:
-        folder: the run directory, the same on every rank.
-
-    Raises:
-        ValueError: a directory that holds something else than a run to continue.
-    """
-
-    def __init__(self, parser: "ArgumentParser", config: "Namespace"):
-        from bt_multimodal.training.random_state import seed_all
-
-        self._parser, self._config = parser, config
-        self.folder = _choose_folder(config)
-        seed_all(config.seed)
-
-    def trainer(self, ranks: "Ranks | None" = None, **options: Any) -> "pl.Trainer":
-        """Lightning's trainer, whose run can be stopped and continued; writes the config.
-
-        Args:
-            ranks: what the config says of several ranks, where the caller has made it already.
-            options: of the trainer, beside and above the config's.
-
-        Raises:
-            ValueError: a strategy that shards the parameters.
-        """
-        import lightning.pytorch as pl
-        from lightning.pytorch.plugins.environments import SLURMEnvironment
-
-        from bt_multimodal.training.ranks import Ranks
-        from bt_multimodal.training.run_checkpoints import RunCheckpoints, SafeCheckpointIO
-
-        config = self._config
-        if str(config.trainer.strategy).startswith(("fsdp", "deepspeed")):
-            raise ValueError(
-                f"trainer.strategy {config.trainer.strategy} shards the weights, but the probes and the "
-                "exported encoder need them whole: use ddp, or FSDP in a loop of your own (docs/scaling.md)"
-            )
-        settings = {**config.trainer.as_dict(), **options, "sync_batchnorm": False}  # `Ranks` does it
-        ranks = ranks or Ranks(config.rank_timeout, config.trainer.sync_batchnorm)
-        saving = RunCheckpoints(self.folder / _CHECKPOINTS, config.checkpoint, ranks.busy)
-        plugins: list[Any] = [SafeCheckpointIO()]
-        if SLURMEnvironment.detect():
-            plugins.append(SLURMEnvironment(auto_requeue=False))  # the run ends by a status of its own
-        trainer = pl.Trainer(
-            **{**settings, "callbacks": [ranks, *options.get("callbacks", []), saving]},
-            plugins=plugins,
-            default_root_dir=self.folder,
-            logger=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if trainer.is_global_zero:
-            text = self._parser.dump(config)
-            write_safely(self.folder / _CONFIG, lambda file: file.write(text.encode()))
-        return trainer
-
-    def finish(self, comparison: "Comparison | None") -> int:
-        """Keep and print the final table, and say where everything is; the exit status 0."""
-        from bt_multimodal.evaluation.report import save_comparison
-
-        if comparison is not None:
-            save_comparison(self.folder, comparison)
-            print(f"\n{comparison}", flush=True)
-        print(f"\neverything is in {self.folder}")
-        return 0
-
-
-def _choose_folder(config: "Namespace") -> Path:
-    if config.run_dir:
-        run = Path(config.run_dir)
-    else:
-        if "LOCAL_RANK" not in os.environ or _RUN_DIR not in os.environ:
-            stem = Path(str(config.config[-1])).stem if config.config else "run"
-            # Left for the ranks that Lightning starts by this command again.
-            os.environ[_RUN_DIR] = f"runs/{stem}/{time.strftime('%Y%m%d-%H%M%S')}"
-        run = Path(os.environ[_RUN_DIR])
-    entries = {path.name for path in run.iterdir()} if run.is_dir() else set()
-    if entries - {_CONFIG + PARTIAL} and _CONFIG not in entries:
-        raise ValueError(f"{run} is not empty and holds no run to continue")
-    return run
-
-
-def train(trainer: "pl.Trainer", model: "pl.LightningModule", data: "pl.LightningDataModule") -> None:
-    """Train with a trainer of `TrainingRun`, from the run's newest whole checkpoint, if it has any.
-
-    Raises:
-        ValueError: there are checkpoints, and none of them is whole.
-    """
-    import torch
-
-    from bt_multimodal.training.random_state import seed_all
-    from bt_multimodal.training.run_checkpoints import RunCheckpoints, newest_checkpoint
-
-    saving = trainer.checkpoint_callback
-    assert isinstance(saving, RunCheckpoints)
-    if trainer.global_rank:  # in the state that all ranks are in they would drop the same units out
-        seed_all((torch.initial_seed() + trainer.global_rank) % 2**63)
-    saving.last = newest_checkpoint(saving.folder)
-    trainer.fit(model, datamodule=data, ckpt_path=saving.last, weights_only=True)

@@ -1,6 +1,7 @@
 """Where the shipped config files are: in the wheel, or in the checkout."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -33,3 +34,13 @@ def with_config_paths(argv: Sequence[str]) -> list[str]:
         elif i and found[i - 1] == "--config":
             found[i] = config_path(word)
     return found
+
+
+def with_own_config(argv: Sequence[str]) -> list[str]:
+    """The arguments; those that name a run to continue and no config are preceded by the run's own."""
+    pairs = pairwise([*argv, ""])
+    words = dict(word.partition("=")[::2] if "=" in word else (word, value) for word, value in pairs)
+    own = Path(words.get("--run_dir", "")) / "config.yaml"
+    if "--config" in words or "--run_dir" not in words or not own.is_file():
+        return list(argv)
+    return ["--config", str(own), *argv]

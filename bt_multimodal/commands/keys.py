@@ -1,7 +1,7 @@
 """The keys of a command line, declared once: jsonargparse's parser and the help page are made of the same."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -60,6 +60,13 @@ CONFIG = Key("config", "a YAML file, or the name of a shipped one such as image/
 TRAINING: Keys = (
     Key("seed", "seed of weights, views and batch order", int, 0),
     Key("run_dir", "where everything goes; a run found there is continued [runs/CONFIG/TIME]", str | None),
+    Key(
+        "resume",
+        "how a run found in run_dir is continued: same, with its own settings; extend, with another "
+        "trainer.max_epochs and a schedule of that length",
+        Literal["same", "extend"],
+        "same",
+    ),
     Group(
         "trainer",
         "lightning.pytorch.trainer.trainer.Trainer",

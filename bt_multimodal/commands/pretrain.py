@@ -3,13 +3,15 @@
 Nothing heavy is imported until there is something to do: Lightning alone takes many seconds.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from bt_multimodal.commands.cli import TrainingRun, run_command, train
+from bt_multimodal.commands.cli import run_command
 from bt_multimodal.commands.keys import AUGMENTATIONS, TRAINING, Group, Keys
+from bt_multimodal.commands.training_run import TrainingRun, train
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -81,17 +83,23 @@ def spec_of(config: Any, built: Any) -> dict[str, Any]:
 
 
 def _pretrain(parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
+    with TrainingRun(parser, config) as run:
+        return _train(run, parser, config, modality)
+
+
+def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
     from bt_multimodal.augmentation_set import check_members, completed
-    from bt_multimodal.encoder_file import export_encoder
+    from bt_multimodal.encoder_file import INITIAL, export_encoder
     from bt_multimodal.evaluation.features import FeatureTable, extract_features, raw_tables
+    from bt_multimodal.evaluation.probes import few_label_columns
     from bt_multimodal.evaluation.report import compare, plot_curves, plot_features
     from bt_multimodal.training.callbacks import CollapseWatch, MetricsFile, OnlineProbe, Watch
     from bt_multimodal.training.first_look import check_augmentations, check_first_batch
+    from bt_multimodal.training.place import epoch_length, run_length
     from bt_multimodal.training.pretraining import Pretraining
     from bt_multimodal.training.pretraining_data import PretrainingData
     from bt_multimodal.training.ranks import Ranks
 
-    run = TrainingRun(parser, config)
     parts = parser.instantiate(config)
     check_members(parts.views)
     augmentations = completed(parts.views)
@@ -100,9 +108,6 @@ def _pretrain(parser: "ArgumentParser", config: "Namespace", modality: "Modality
     samples = data.samples
     for name, value in augmentations.measure(samples.train).items():
         config.views.init_args[name] = value  # kept with the run and the encoder
-    check_augmentations(augmentations, samples.train)
-    model.prepare(data.batch_size, samples.steps, config.trainer.max_epochs or 1)
-    check_first_batch(model, augmentations, samples.first_batch())
 
     ranks = Ranks(config.rank_timeout, config.trainer.sync_batchnorm)
     metrics = MetricsFile(run.folder / "metrics.csv")
@@ -112,23 +117,35 @@ def _pretrain(parser: "ArgumentParser", config: "Namespace", modality: "Modality
         OnlineProbe(metrics, augmentations, config.seed, config.probe.every, busy=ranks.busy),
     ]
     trainer = run.trainer(ranks, callbacks=watching, enable_progress_bar=False)
+    check_augmentations(augmentations, samples.train)
+    steps = epoch_length(trainer, samples.steps)
+    model.prepare(data.batch_size, steps, run_length(trainer, samples.steps))
+    check_first_batch(model, augmentations, samples.first_batch())
+
     encoder = model.twins.encoder
     both = (samples.train_full, samples.test)
+    specs = spec_of(config.model.encoder, encoder), spec_of(config.views, augmentations)
+    table = trainer.is_global_zero and data.labelled and config.probe.table
+    if trainer.is_global_zero and not (run.folder / INITIAL).exists():
+        export_encoder(run.folder / INITIAL, encoder, *specs)
+    if table:
+        records = samples.train_full.records
+        for note in few_label_columns(records.labels, records.classes, config.probe.per_class)[1]:
+            warnings.warn(f"the final table has no column {note}", stacklevel=1)
 
     def features() -> list[FeatureTable]:
         return [extract_features(encoder, augmentations, part, device=model.device) for part in both]
 
-    before = features() if trainer.is_global_zero and data.labelled and config.probe.table else None
+    before = features() if table else None
     train(trainer, model, data)
     if not trainer.is_global_zero:
         return 0
-    specs = spec_of(config.model.encoder, encoder), spec_of(config.views, augmentations)
     export_encoder(run.folder / "encoder.safetensors", encoder, *specs)
     plot_curves(run.folder / "metrics.csv", run.folder / "curves.png")
     comparison: Comparison | None = None
     if before is not None:
         after = features()
-        records = [part.records for part in both]
+        records_of_both = [part.records for part in both]
         comparison = compare(
             {
                 **raw_tables(modality, augmentations, both),
@@ -136,7 +153,7 @@ def _pretrain(parser: "ArgumentParser", config: "Namespace", modality: "Modality
                 "trained encoder": after,
             },
             modality.unit, samples.test_is_held_out,
-            modality.baselines and partial(modality.baselines, *records, encoder.features_dim),
+            modality.baselines and partial(modality.baselines, *records_of_both, encoder.features_dim),
             per_class=config.probe.per_class, seed=config.seed, linear=config.probe.linear,
         )  # fmt: skip
         plot_features(before[1], after[1], run.folder / "features.png")

@@ -9,9 +9,11 @@ import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from bt_multimodal.errors import Stopped
 
 if TYPE_CHECKING:
     from bt_multimodal.evaluation.report import Comparison
@@ -105,7 +107,11 @@ def perform(run: Run, modality: "Callable[[], Modality]", threads: int) -> str |
         if pretrain("", modality, run.argv):
             file.flush()
             return next(
-                (line for line in reversed(log.read_text(encoding="utf-8").splitlines()) if "error:" in line),
+                (
+                    line
+                    for line in reversed(log.read_text(encoding="utf-8").splitlines())
+                    if line.startswith(("error:", "stopped by"))
+                ),
                 str(log),
             )
         try:
@@ -148,14 +154,18 @@ def sweep(runs: Sequence[Run], modality: "Callable[[], Modality]", processes: in
     # Spawned processes are reused, so the imports are done only once per process.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(perform, run, modality, threads): run for run in pending}
-        for done, future in enumerate(as_completed(futures), start=1):
-            run = futures[future]
-            if reason := future.result():
-                failed[run.folder] = reason
-            print(
-                f"{done}/{len(pending)}  {run.name}, seed {run.seed}" + (f": {reason}" if reason else ""),
-                flush=True,
-            )
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                run = futures[future]
+                if reason := future.result():
+                    failed[run.folder] = reason
+                text = f"{done}/{len(pending)}  {run.name}, seed {run.seed}"
+                print(text + (f": {reason}" if reason else ""), flush=True)
+        except Stopped:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():  # each saves its run
+                process.terminate()
+            raise
     return failed
 
 

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from bt_multimodal.augmentation_set import AugmentationSet, completed
 from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.decoding import DecodedRecords
+from bt_multimodal.data.loader_processes import Loader
 from bt_multimodal.views import Views, collate_views, draw_parameters, draw_views, record_parameters
 
 
@@ -137,8 +138,8 @@ def training_loader(
 
     See `GlobalBatches` for the arguments.
     """
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]
+    return Loader(
+        dataset,
         batch_sampler=GlobalBatches(len(dataset), batch_size, dataset.seed, rank, world, start),
         collate_fn=as_is,
         num_workers=num_workers,

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.data.batches import TwinDataset, as_is, shuffled
 from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.decoding import DecodedRecords, Tally
+from bt_multimodal.data.loader_processes import Loader
 from bt_multimodal.data.records import Part, Records
 from bt_multimodal.data.stream_files import hub_files, local_files
 from bt_multimodal.data.tables import SourceOptions, as_content, nowhere, within
@@ -297,4 +298,4 @@ class StreamLoader:
         self.dataset.epoch, self.dataset.start = self.dataset.epoch + 1, 0
         # Its own: each pass would draw from the global one, and a continued run has fewer passes.
         generator = torch.Generator().manual_seed(dataset.seed)
-        yield from DataLoader(dataset, generator=generator, **self._options)
+        yield from Loader(dataset, generator=generator, **self._options)

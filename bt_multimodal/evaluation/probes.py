@@ -239,6 +239,36 @@ def few_labels(labels: Tensor, per_class: int, draw: int, seed: int = 0) -> Tens
     return torch.cat([order[shuffled == label][:per_class] for label in classes])
 
 
+def few_label_columns(
+    labels: Tensor, classes: Sequence[str], per_class: Sequence[int]
+) -> tuple[list[int], list[str]]:
+    """Which numbers of labels a class can be drawn (`few_labels`), and why the others cannot.
+
+    Args:
+        labels: ``[N]``, -1 without a label.
+        classes: their names.
+        per_class: the wanted numbers.
+
+    Returns:
+        The numbers that can be drawn, and a note for each other one: ``"linear, 10 a class: ..."``.
+
+    Raises:
+        ValueError: a number below 1.
+    """
+    if any(count < 1 for count in per_class):
+        raise ValueError(f"per_class must be 1 or more, not {list(per_class)}")
+    present, counts = labels[labels >= 0].unique(return_counts=True)
+    possible, notes = [], []
+    for count in per_class:
+        few = [classes[int(label)] for label in present[counts < count]]
+        if few:
+            names = ", ".join(few[:3]) + (f" and {len(few) - 3} more classes" if len(few) > 3 else "")
+            notes.append(f"linear, {count} a class: there are fewer labels of {names}")
+        else:
+            possible.append(count)
+    return possible, notes
+
+
 def effective_rank(features: Tensor) -> float:
     """Effective rank of the centred features ``[N, F]``, between 1 and ``min(N - 1, F)``.
 

@@ -11,7 +11,7 @@ import torch
 
 from bt_multimodal.evaluation.features import FeatureTable
 from bt_multimodal.evaluation.figures import Figure, Rows
-from bt_multimodal.evaluation.probes import evaluate
+from bt_multimodal.evaluation.probes import evaluate, few_label_columns
 
 _PANELS = (
     ("loss per dimension", ("loss", "invariance")),
@@ -87,14 +87,16 @@ class Comparison(NamedTuple):
         title: the title of the table.
         rows: figures by representation and probe, mean and spread.
         measure: what the figures are.
+        notes: what the table leaves out, and why.
     """
 
     title: str
     rows: Rows
     measure: str = "accuracy in %"
+    notes: Sequence[str] = ()
 
     def __str__(self) -> str:
-        return f"{self.title}\n{format_table(self.rows, self.measure)}"
+        return "\n".join([self.title, format_table(self.rows, self.measure), *self.notes])
 
 
 def compare(
@@ -111,18 +113,22 @@ def compare(
         unit: the plural of a sample, such as ``"images"``.
         held_out: whether the test split was drawn from the training split.
         baselines: returns the rows of baselines with classifiers of their own, given options of `evaluate`.
-        probes: options of `evaluate`.
+        probes: options of `evaluate`; what cannot be drawn of ``per_class`` is left out, with a note.
 
     Raises:
         ValueError: as in `evaluate`.
     """
     train, test = next(iter(tables.values()))
+    possible, notes = few_label_columns(train.labels, train.classes, probes.get("per_class", (10,)))
+    probes = {**probes, "per_class": possible}
     # The probes come first, because they check the options.
     probed = {name: evaluate(train, test, **probes) for name, (train, test) in tables.items()}
     rows = {} if baselines is None else baselines(**{k: v for k, v in probes.items() if k != "mlp"})
     rows |= probed
     share = " (20 % held out)" if held_out else ""
-    return Comparison(f"{len(test.labels)} test {unit}{share}, {len(train.labels)} for the probes", rows)
+    return Comparison(
+        f"{len(test.labels)} test {unit}{share}, {len(train.labels)} for the probes", rows, notes=notes
+    )
 
 
 def check_empty(folder: Path) -> None:

@@ -16,10 +16,12 @@ from tqdm import tqdm
 from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.compat import has_scaler
 from bt_multimodal.data.batches import shuffled
-from bt_multimodal.errors import TrainingFailedError
+from bt_multimodal.errors import Stopped, TrainingFailedError
 from bt_multimodal.evaluation.features import extract_features
 from bt_multimodal.evaluation.probes import accuracy, dead_dimensions, effective_rank, knn
 from bt_multimodal.safe_files import write_safely
+from bt_multimodal.stop_signals import not_held
+from bt_multimodal.training.place import run_length
 from bt_multimodal.training.pretraining import Pretraining
 from bt_multimodal.training.pretraining_data import PretrainingData
 from bt_multimodal.training.run_checkpoints import last_good
@@ -37,7 +39,7 @@ class MetricsFile:
         self._path = path
 
     def append(self, trainer: pl.Trainer, **metrics: float) -> None:
-        """Append a row with the trainer's current epoch and step.
+        """Append a row with the trainer's current epoch and step, unless ``metrics`` has others.
 
         Raises:
             TrainingFailedError: the file cannot be written.
@@ -53,16 +55,30 @@ class MetricsFile:
         except OSError as error:
             raise TrainingFailedError(f"cannot write {self._path}: {error}; {last_good(trainer)}") from error
 
+    def has(self, epoch: int, metric: str) -> bool:
+        """Whether the metric of an epoch is in the file."""
+        with self._path.open(encoding="utf-8", newline="") as file:
+            return any(row["epoch"] == str(epoch) and row[metric] for row in csv.DictReader(file))
+
     def rewind(self, step: int) -> None:
         """Remove the rows after ``step``, which a run wrote after the checkpoint that it continues from."""
         if not self._path.exists():
             return
-        lines = self._path.read_text(encoding="utf-8").rpartition("\n")[
-            0
-        ]  # a killed process may leave half a line
-        rows = [row for row in csv.DictReader(lines.splitlines()) if int(row["step"]) <= step]
+        try:
+            # A killed process may leave half a line.
+            lines = self._path.read_text(encoding="utf-8").rpartition("\n")[0]
+            reader = csv.DictReader(io.StringIO(lines, newline=""), strict=True)
+            rows = [row for row in reader if int(row["step"]) <= step]
+            if any(None in row for row in rows):
+                raise ValueError("a row has more cells than the first line")
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            reason = "it has no column step" if isinstance(error, KeyError | TypeError) else error
+            raise TrainingFailedError(
+                f"{self._path} is damaged ({reason}): repair it, or move it away to continue without its rows"
+            ) from error
         text = io.StringIO()
-        writer = csv.DictWriter(text, self.COLUMNS, extrasaction="ignore")
+        columns = dict.fromkeys((*self.COLUMNS, *(reader.fieldnames or ())))
+        writer = csv.DictWriter(text, [*columns])
         writer.writeheader()
         writer.writerows(rows)
         write_safely(self._path, lambda file: file.write(text.getvalue().encode()))
@@ -95,7 +111,7 @@ class Watch(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._batch = trainer.datamodule.batch_size  # type: ignore[attr-defined]
-        steps = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
+        steps = run_length(trainer, int(trainer.num_training_batches))
         self._bar = tqdm(
             total=steps * self._batch,
             initial=trainer.global_step * self._batch,
@@ -257,17 +273,42 @@ class OnlineProbe(pl.Callback):
     ):
         self._metrics, self._augmentations, self._seed = metrics, augmentations, seed
         self._every, self._bank, self._busy = every, bank, busy
+        self._due = 0  # the epoch whose probe a signal has stopped
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"due": self._due}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._due = state_dict["due"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if self._due:  # the weights are still those of the end of that epoch
+            self._look(trainer, pl_module, self._due)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if self._due and trainer.is_global_zero:  # of a run without a step left, which has no start
+            self._metrics.rewind(trainer.global_step)
+            if not self._metrics.has(self._due, "knn"):
+                self._look(trainer, pl_module, self._due)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         epoch = trainer.current_epoch + 1
-        if epoch % self._every and epoch != trainer.max_epochs:
-            return
+        last = epoch == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        if last or epoch % self._every == 0:
+            self._look(trainer, pl_module, epoch)
+
+    def _look(self, trainer: pl.Trainer, pl_module: Any, epoch: int) -> None:
         data: PretrainingData = trainer.datamodule  # type: ignore[attr-defined]
         if not len(data.samples.validation) or not data.labelled or not trainer.is_global_zero:
             return
-        with self._busy():
-            metrics = self._probe(data, pl_module)
-        self._metrics.append(trainer, **metrics)
+        self._due = epoch
+        try:
+            with self._busy(), not_held():
+                metrics = self._probe(data, pl_module)
+        except Stopped:  # `RunCheckpoints` saves the run and ends it
+            return
+        self._due = 0
+        self._metrics.append(trainer, epoch=epoch, **metrics)
 
     def _probe(self, data: PretrainingData, pl_module: Any) -> dict[str, float]:
         encoder, device = pl_module.twins.encoder, pl_module.device

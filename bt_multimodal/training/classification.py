@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from bt_multimodal.augmentation_set import AugmentationSet
-from bt_multimodal.training.former_names import with_new_names
+from bt_multimodal.training.place import reached
+from bt_multimodal.training.restored import fitting
 from bt_multimodal.twins import check_encoder
 from bt_multimodal.views import LabelledView, finish_view
 
@@ -65,12 +66,11 @@ def decay(epochs: int, milestones: Sequence[int], gamma: float) -> Callable[[int
         gamma: the multiplier.
 
     Raises:
-        ValueError: a milestone is not within the run.
+        ValueError: a milestone that is not above 0.
     """
-    if any(not 0 < milestone < epochs for milestone in milestones):
-        raise ValueError(f"milestones {list(milestones)} are not all within a run of {epochs} epochs")
     if milestones:
-        return lambda epoch: gamma ** sum(epoch >= milestone for milestone in milestones)
+        passed = reached(milestones, epochs, "epochs")
+        return lambda epoch: gamma ** sum(epoch >= milestone for milestone in passed)
     return lambda epoch: 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
@@ -125,7 +125,7 @@ class Classification(pl.LightningModule):
         return 100 * top_1 / n, 100 * top_5 / n, int(n)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["state_dict"] = with_new_names(checkpoint["state_dict"])
+        checkpoint["state_dict"] = fitting(self, checkpoint["state_dict"])
 
     def configure_optimizers(self) -> Any:
         scale = self.trainer.datamodule.batch_size / 256  # type: ignore[attr-defined]

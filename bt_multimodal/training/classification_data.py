@@ -11,6 +11,7 @@ from bt_multimodal.augmentation_set import AugmentationSet, completed
 from bt_multimodal.data.batches import check_batch_size, training_loader
 from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.decoding import DecodedRecords
+from bt_multimodal.data.loader_processes import Loader
 from bt_multimodal.data.records import Records, open_source
 from bt_multimodal.data.splitting import stratified_split
 from bt_multimodal.evaluation.probes import few_labels
@@ -150,7 +151,7 @@ class ClassificationData(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         rank, world, _ = place(self.trainer, 1)
-        return DataLoader(
+        return Loader(
             CleanDataset(self.test, self.augmentations, self.batch_size, rank, world),
             batch_size=None,
             num_workers=self.num_workers,

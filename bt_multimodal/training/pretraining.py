@@ -1,5 +1,6 @@
 """Twins as a LightningModule, kept thin: a bare loop over the same parts gives the same weights."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,9 +11,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.loss import BarlowTwinsLoss
-from bt_multimodal.optim import LARS, parameter_groups, schedule, warmup_cosine
+from bt_multimodal.optim import LARS, parameter_groups, schedule
 from bt_multimodal.projector import Projector
-from bt_multimodal.training.former_names import with_new_names
+from bt_multimodal.training.place import epoch_length, run_length
+from bt_multimodal.training.restored import fitting
 from bt_multimodal.twins import BarlowTwins, check_encoder
 from bt_multimodal.views import Views, finish_views
 
@@ -75,15 +77,21 @@ class Pretraining(pl.LightningModule):
             "redundancy": terms.redundancy.detach(),
         }
 
-    def schedule_steps(self, steps: int, epochs: int) -> tuple[int, int]:
-        """Warm-up and total steps of a run of ``epochs`` epochs of ``steps`` steps.
+    def warmup_steps(self, steps: int, total: int) -> int:
+        """The steps of the warm-up in a run of ``total`` steps, of which an epoch has ``steps``.
 
-        Raises:
-            ValueError: a warm-up that is not shorter than the run.
+        A warm-up that is not shorter than the run is shortened to a tenth of it, with a warning.
         """
-        warmup, total = round(self._warmup_epochs * steps), epochs * steps
-        warmup_cosine(warmup, total)
-        return warmup, total
+        warmup = round(self._warmup_epochs * steps)
+        if warmup < total or not warmup:
+            return warmup
+        shorter = total // 10
+        warnings.warn(
+            f"the warm-up of {self._warmup_epochs:g} epochs is not shorter than the run of "
+            f"{total / steps:g}: it is shortened to a tenth of the run, {shorter} of {total} steps",
+            stacklevel=2,
+        )
+        return shorter
 
     def build_optimizer(self, batch_size: int) -> Optimizer:
         """The optimizer on its parameter groups.
@@ -103,24 +111,26 @@ class Pretraining(pl.LightningModule):
             weights["lr_ratio"] = self._lr_by_batch[batch_size] / weights["lr"]
         return optimizer
 
-    def prepare(self, batch_size: int, steps: int, epochs: int) -> None:
+    def prepare(self, batch_size: int, steps: int, total: int) -> None:
         """Build the optimizer and its schedule now, so that settings that do not fit are found before a run.
 
         Args:
             batch_size: the global batch.
-            steps: batches an epoch.
-            epochs: of the run.
+            steps: steps of an epoch.
+            total: steps of the run (`training.place.run_length`).
 
         Raises:
-            ValueError: as `build_optimizer` and `schedule_steps`.
+            ValueError: as `build_optimizer`, or a warm-up below 0.
         """
         optimizer = self.build_optimizer(batch_size)
-        self._prepared = optimizer, schedule(optimizer, batch_size, *self.schedule_steps(steps, epochs))
+        warmup = self.warmup_steps(steps, total)
+        self._prepared = optimizer, schedule(optimizer, batch_size, warmup, total)
 
     def configure_optimizers(self) -> Any:
         if self._prepared is None:
             data = self.trainer.datamodule  # type: ignore[attr-defined]
-            self.prepare(data.batch_size, data.samples.steps, self.trainer.max_epochs or 1)
+            steps, total = data.samples.steps, run_length(self.trainer, data.samples.steps)
+            self.prepare(data.batch_size, epoch_length(self.trainer, steps), total)
         assert self._prepared is not None
         optimizer, scheduler = self._prepared
         return {
@@ -129,4 +139,4 @@ class Pretraining(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["state_dict"] = with_new_names(checkpoint["state_dict"])
+        checkpoint["state_dict"] = fitting(self, checkpoint["state_dict"])

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 
 from bt_multimodal.distributed.batch_norm import synchronise_batch_norm
 from bt_multimodal.distributed.rank_watch import RankWatch
-from bt_multimodal.errors import StoppedError, TrainingFailedError
+from bt_multimodal.errors import Stopped, TrainingFailedError
 
 
 class Ranks(pl.Callback):
@@ -54,7 +54,7 @@ class Ranks(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         watch, self._watch = self._watch, None
-        if watch is not None and isinstance(exception, StoppedError):  # all ranks raise it: a normal end
+        if watch is not None and isinstance(exception, Stopped):  # all ranks raise it: a normal end
             watch.stop()
             return
         cause = watch.blame() if watch is not None and type(exception) is RuntimeError else None

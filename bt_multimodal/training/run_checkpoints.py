@@ -5,12 +5,11 @@ augmentation set, the sums of the callbacks and the random states of every rank.
 (seed, epoch, sample), so the data need no state.
 """
 
-import signal
 import sys
 import time
 import zipfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,20 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from bt_multimodal.distributed.collectives import world_size
-from bt_multimodal.errors import StoppedError, TrainingFailedError
+from bt_multimodal.errors import Stopped, TrainingFailedError
 from bt_multimodal.safe_files import PARTIAL, write_safely
+from bt_multimodal.stop_signals import held, received, stop_signals
 from bt_multimodal.training.random_state import random_state, restore_random_state
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# What a checkpoint must hold so that a run can go on from it.
+_PARTS = (
+    "state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "random_states", "global_step",
+)  # fmt: skip
 
 
 @dataclass
 class CheckpointOptions:
-    """How often a run is saved. It is always saved at its end and on SIGTERM or SIGUSR1.
+    """How often a run is saved. It is always saved at its end, and when a signal stops it.
 
     Args:
         minutes: minutes between two checkpoints.
@@ -87,13 +90,14 @@ def _damage(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             if (member := archive.testzip()) is not None:
                 return f"its member {member} is damaged"
-        torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except Exception as error:  # unpickling raises errors of any type
         line = (str(error).strip().splitlines() or [""])[0]
         if "weights_only" in line:
             line = "it holds more than tensors and plain values"
         return f"{type(error).__name__}: {line}"
-    return None
+    missing = [part for part in _PARTS if not isinstance(state, dict) or part not in state]
+    return f"it lacks {', '.join(missing)}" if missing else None
 
 
 def last_good(trainer: pl.Trainer) -> str:
@@ -127,6 +131,14 @@ class _Agreement:
         self._work: Any = None
         self._sent = torch.zeros(0)
 
+    def now(self, value: int) -> int:
+        """The maximum over ranks of a value, for which all of them wait."""
+        if self._group is None:
+            return value
+        agreed = torch.tensor(value)
+        dist.all_reduce(agreed, dist.ReduceOp.MAX, group=self._group)
+        return int(agreed)
+
     def exchange(self, values: list[int]) -> list[int]:
         """Send this rank's values; return the maximum over ranks of those of the previous call."""
         if self._group is None:
@@ -147,6 +159,8 @@ class RunCheckpoints(Checkpoint):
         folder: the folder of the checkpoints, which are named after their steps.
         options: how often to save.
         busy: context in which a checkpoint is written, which may take long on rank 0.
+        on_begin: called on rank 0 before the first step, once a checkpoint to continue from is loaded.
+        extend: whether the learning rate follows a new schedule from here on, not the checkpoint's.
 
     Attributes:
         folder: as given.
@@ -155,7 +169,7 @@ class RunCheckpoints(Checkpoint):
     Raises:
         TrainingFailedError: a checkpoint cannot be written, weights are not finite (these are not saved),
             or the ranks see different checkpoints.
-        StoppedError: on all ranks, after SIGTERM or SIGUSR1 on any of them, once the run is saved.
+        Stopped: on all ranks, after a signal to any of them (`stop_signals`), once the run is saved.
     """
 
     def __init__(
@@ -163,12 +177,15 @@ class RunCheckpoints(Checkpoint):
         folder: Path,
         options: CheckpointOptions,
         busy: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        on_begin: Callable[[], None] = lambda: None,
+        extend: bool = False,
     ):
         self.last: Path | None = None
         self.folder, self._options, self._busy = folder, options, busy
-        self._signal = self._stop = 0
+        self._on_begin, self._extend = on_begin, extend
+        self._stop = 0
         self._due = False
-        self._handlers: dict[signal.Signals, Any] = {}
+        self._signals = ExitStack()
         self._random: list[dict[str, Any]] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -204,17 +221,18 @@ class RunCheckpoints(Checkpoint):
             restore_random_state(self._random[trainer.global_rank])
         self._agreement = _Agreement()
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
-        # Replace Lightning's handlers, which communicate with other ranks inside the signal handler.
-        self._handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        self._signal = number
+        self._signals.enter_context(stop_signals())
+        self._signals.enter_context(held())
+        if self._random is not None and self._extend:
+            _follow_schedule(trainer)
+        if trainer.is_global_zero:
+            self._on_begin()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         late = time.monotonic() - self._saved_at >= 60 * self._options.minutes
-        self._stop, due = self._agreement.exchange([self._signal, int(late and trainer.is_global_zero)])
+        self._stop, due = self._agreement.exchange([received(), int(late and trainer.is_global_zero)])
         if self._options.steps is not None:
             due = trainer.global_step % self._options.steps == 0
         self._due = bool(self._due or due or self._stop)
@@ -222,29 +240,29 @@ class RunCheckpoints(Checkpoint):
             self._save_or_stop(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Rank 0 may have looked at the encoder for long.
+        self._stop = max(self._stop, self._agreement.now(received()))
+        self._due = bool(self._due or self._stop)
         self._save_or_stop(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step > self._saved_step:
             self._save(trainer, pl_module)
-        self._restore_handlers()
+        number = received()
+        self._signals.close()
+        if number and trainer.is_global_zero:  # the other ranks have nothing left to do
+            raise Stopped(number, f"after the last step, saved in {self.last}")
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        self._restore_handlers()
-
-    def _restore_handlers(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
+        self._signals.close()
 
     def _save_or_stop(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._due:
             self._save(trainer, pl_module)
         if self._stop:
-            name = signal.Signals(self._stop).name
-            raise StoppedError(f"stopped by {name} at step {trainer.global_step}, saved in {self.last}")
+            raise Stopped(self._stop, f"at step {trainer.global_step}, saved in {self.last}")
 
     def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for name, parameter in pl_module.named_parameters():
@@ -266,3 +284,16 @@ class RunCheckpoints(Checkpoint):
         if trainer.is_global_zero:
             for old in _by_step(self.folder)[: -self._options.keep]:
                 old.unlink()
+
+
+def _follow_schedule(trainer: pl.Trainer) -> None:
+    """Set the learning rates to those of the schedule; a checkpoint brings those of its own."""
+    for config in trainer.lr_scheduler_configs:
+        scheduler: Any = config.scheduler
+        rates = [
+            base * factor(scheduler.last_epoch)
+            for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        scheduler._last_lr = rates

@@ -194,7 +194,7 @@ def test_wrong_inputs_are_one_line(tmp_path, encoder, devkit, capsys):
         (("--data.masks", "true"), "has only boxes"),
         (("--data.batch_size", "5000"), "batch_size 5000"),
         (("--data.sizes", "[]"), "sizes []"),
-        (("--model.milestones", "[9]"), "milestones [9]"),
+        (("--model.milestones", "[0]"), "milestones must be 1 or more"),
         (("--trainer.max_steps", "-1"), "trainer.max_steps"),
         (("--model.ancor_sizes", "[8]"), "did you mean model.anchor_sizes"),
     ):

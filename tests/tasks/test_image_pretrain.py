@@ -116,7 +116,6 @@ WRONG = {
         ["--data.source", "{tmp}/list.csv", "--data.label_column", "lable", "--data.batch_size", "2"],
         "lable",
     ),
-    "warm-up too long": (["--model.warmup_epochs", "9"], "warm-up"),
     "accumulate": (["--trainer.accumulate_grad_batches", "2"], "another objective"),
     "accumulate in a file": (["--config", "{tmp}/accumulate.yaml"], "another objective"),
     "sharded weights": (["--trainer.strategy", "fsdp"], "use ddp, or FSDP in a loop of your own"),

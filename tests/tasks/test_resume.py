@@ -165,7 +165,7 @@ def test_under_slurm_the_scheduler_is_told_by_the_status(tmp_path, my_lab, monke
     assert run(IMAGES, tmp_path / "run") == TRY_AGAIN
     assert "stopped by SIGUSR1 at step 6" in capfd.readouterr().err
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        "checkpoints", "config.yaml", "metrics.csv"
+        "checkpoints", "config.yaml", "initial.safetensors", "metrics.csv"
     ]  # fmt: skip
     my_lab.kill_at = None
     assert run(IMAGES, tmp_path / "run") == 0

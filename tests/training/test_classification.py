@@ -62,8 +62,11 @@ def test_learning_rates_by_epoch():
     assert cosine(99) == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.99)))
     few = decay(20, [12, 16], 0.2)
     assert [few(e) for e in (0, 11, 12, 15, 16, 19)] == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.04])
-    with pytest.raises(ValueError, match=r"milestones \[12, 16\] are not all within a run of 14 epochs"):
-        decay(14, [12, 16], 0.2)
+    with pytest.warns(UserWarning, match=r"the run ends after 14 epochs, before the milestones \[16\]"):
+        short = decay(14, [12, 16], 0.2)
+    assert [short(e) for e in (11, 12, 13)] == pytest.approx([1, 0.2, 0.2])
+    with pytest.raises(ValueError, match="milestones must be 1 or more"):
+        decay(14, [0], 0.2)
 
 
 @pytest.mark.parametrize(("encoder_lr", "rates"), [(0.0, [0.6]), (0.01, [0.6, 0.02])])

@@ -55,7 +55,7 @@ def look(samples, folder, epoch=0, every=1, **options):
     probe = OnlineProbe(MetricsFile(folder / "metrics.csv"), Numbers(), every=every, **options)
     trainer = SimpleNamespace(
         datamodule=SimpleNamespace(samples=samples, labelled=True),
-        current_epoch=epoch, max_epochs=10, global_step=7, is_global_zero=True,
+        current_epoch=epoch, max_epochs=10, max_steps=-1, global_step=7, is_global_zero=True,
     )  # fmt: skip
     model = SimpleNamespace(twins=SimpleNamespace(encoder=Identity()), device=torch.device("cpu"))
     probe.on_train_epoch_end(trainer, model)

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bt_multimodal.commands.cli import TrainingRun, run_command, train
+from bt_multimodal.commands.cli import run_command
 from bt_multimodal.commands.keys import ENCODER, TRAINING, Group, Keys
+from bt_multimodal.commands.training_run import TrainingRun, train
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -35,13 +36,17 @@ def detect(doc: str, argv: Sequence[str] | None, name: str) -> int:
 
 
 def _detect(parser: "ArgumentParser", config: "Namespace") -> int:
+    with TrainingRun(parser, config) as run:
+        return _train(run, config)
+
+
+def _train(run: TrainingRun, config: "Namespace") -> int:
     from bt_multimodal.encoder_file import load_encoder
     from bt_multimodal.evaluation.figures import Figure
     from bt_multimodal.evaluation.report import Comparison
     from encoders.image.detection.picture import draw_detections
     from encoders.image.detection.training import Detection, DetectionData
 
-    run = TrainingRun(parser, config)
     encoder = load_encoder(config.encoder, weights=not config.fresh).encoder
     data = DetectionData(seed=config.seed, **config.data.as_dict())
     model = Detection(encoder, data, **config.model.as_dict())

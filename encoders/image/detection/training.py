@@ -11,8 +11,10 @@ from torch.utils.data import DataLoader
 
 from bt_multimodal.compat import BatchNorm
 from bt_multimodal.data.batches import check_batch_size, training_loader
+from bt_multimodal.data.loader_processes import Loader
 from bt_multimodal.errors import TrainingFailedError
-from bt_multimodal.training.place import place
+from bt_multimodal.training.place import place, reached
+from bt_multimodal.training.restored import fitting
 from encoders.image.detection.annotations import open_annotated
 from encoders.image.detection.data import EvaluationPictures, Pictures, TrainPictures, run_length
 from encoders.image.detection.detector import build_detector
@@ -79,7 +81,7 @@ class DetectionData(pl.LightningDataModule):
         batch_size = max(1, self.batch_size // world)
         pictures = self.test.pictures
         dataset = EvaluationPictures(pictures, self._test_size, self._longest, batch_size, rank, world)
-        return DataLoader(dataset, batch_size=None, num_workers=self.num_workers)
+        return Loader(dataset, self.num_workers, batch_size=None)
 
 
 def rate(
@@ -91,17 +93,16 @@ def rate(
     each milestone.
 
     Raises:
-        ValueError: if the number of steps is missing, or the run does not reach a milestone.
+        ValueError: if the number of steps is missing, or a milestone is not above 0.
     """
     if steps < 1:
         raise ValueError("trainer.max_steps is missing: set how many steps the detector is trained for")
-    if any(not 0 < milestone < steps for milestone in milestones):
-        raise ValueError(f"milestones {list(milestones)} are not all within a run of {steps} steps")
+    passed = reached(milestones, steps, "steps")
 
     def factor(step: int) -> float:
         progress = min(1.0, step / warmup_steps) if warmup_steps else 1.0
         warmup = warmup_factor + (1 - warmup_factor) * progress
-        return warmup * 0.1 ** sum(step >= milestone for milestone in milestones)
+        return warmup * 0.1 ** sum(step >= milestone for milestone in passed)
 
     return factor
 
@@ -189,6 +190,9 @@ class Detection(pl.LightningModule):
         if self._data.test.voc:
             return voc_ap(pictures, [*detections.values()], self._eleven_point)
         return coco_ap(pictures, [*detections.values()], self._data.masks)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = fitting(self, checkpoint["state_dict"])
 
     def configure_optimizers(self) -> Any:
         norms = [module for module in self.modules() if isinstance(module, BatchNorm)]

@@ -184,7 +184,7 @@ def test_the_rate():
         [0.333, 0.6665, 1, 1, 0.1, 0.01]
     )
     assert rate(2, (), 0, 0.5)(0) == 1
-    with pytest.raises(ValueError, match=r"milestones \[5\] are not all within a run of 5 steps"):
-        rate(5, (5,), 0, 1)
+    with pytest.warns(UserWarning, match=r"the run ends after 5 steps, before the milestones \[5\]"):
+        assert rate(5, (5,), 0, 1)(4) == 1
     with pytest.raises(ValueError, match="max_steps"):
         rate(-1, (), 0, 1)

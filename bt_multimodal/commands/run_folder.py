@@ -1,0 +1,108 @@
+"""The directory of a run: made, found again, and kept from other processes."""
+
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from bt_multimodal.safe_files import PARTIAL
+
+CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
+LATEST = "latest"  # a link to the newest run of a config
+_LOCK = ".lock"
+# What a run may have left before its config.
+_EARLY = {_LOCK, CONFIG + PARTIAL, "damaged.txt", "initial.safetensors"}
+
+
+class RunFolder:
+    """A run directory that this process has locked.
+
+    Args:
+        path: the directory; made if it does not exist.
+
+    Attributes:
+        path: as given.
+        continues: whether it holds a run to go on with.
+
+    Raises:
+        ValueError: a folder with something else in it, or one that another process uses.
+        OSError: it cannot be made.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        entries = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+        if entries - _EARLY and CONFIG not in entries:
+            raise ValueError(f"{path} is not empty and holds no run to continue{_runs_below(path)}")
+        self.continues = any((path / CHECKPOINTS).glob("step=*.ckpt"))
+        if not self.continues and (left := entries & {"encoder.safetensors", "table.json"}):
+            raise ValueError(
+                f"{path} holds {min(left)} of a run that has no checkpoint any more: choose another --run_dir"
+            )
+        self._made = not path.exists()
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(path / _LOCK)
+
+    def release(self) -> None:
+        """Unlock the directory, and remove it if this process made it and nothing came of it."""
+        if self._lock is None:
+            return
+        with suppress(OSError):
+            (self.path / _LOCK).unlink()
+        os.close(self._lock)
+        self._lock = None
+        if self._made:
+            with suppress(OSError):
+                self.path.rmdir()  # only an empty one
+
+
+def new_folder(name: str) -> Path:
+    """Make ``runs/NAME/TIME``, which no other process gets, and let ``runs/NAME/latest`` point to it."""
+    parent = Path("runs") / name
+    parent.mkdir(parents=True, exist_ok=True)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
+        with suppress(FileExistsError):
+            (parent / (stamp + suffix)).mkdir()
+            break
+    folder = parent / (stamp + suffix)
+    link = parent / f".{LATEST}-{os.getpid()}"
+    with suppress(OSError):  # not every file system has links
+        link.symlink_to(folder.name)
+        if (parent / LATEST).is_symlink() or not (parent / LATEST).exists():
+            os.replace(link, parent / LATEST)
+        else:
+            link.unlink()
+    return folder
+
+
+def _runs_below(path: Path) -> str:
+    """For a message: the runs in a folder of runs."""
+    runs = sorted(entry.parent.name for entry in path.glob(f"*/{CONFIG}") if not entry.parent.is_symlink())
+    if not runs:
+        return ""
+    return f"; it holds the runs {', '.join(runs[-5:])}" + (" and older ones" if len(runs) > 5 else "")
+
+
+def _locked(path: Path) -> int | None:
+    """Lock a file until this process ends; its file descriptor, or ``None`` where there are no locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock it is not inherited by a fork
+    except OSError as error:
+        if not isinstance(error, BlockingIOError | PermissionError):
+            os.close(descriptor)
+            return None  # a file system without locks
+        holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
+        os.close(descriptor)
+        raise ValueError(
+            f"{holder} trains in {path.parent}: wait for it or stop it, or choose another --run_dir"
+        ) from None
+    os.truncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return descriptor
