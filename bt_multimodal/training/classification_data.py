@@ -17,6 +17,7 @@ from bt_multimodal.data.splitting import stratified_split
 from bt_multimodal.evaluation.probes import few_labels
 from bt_multimodal.modality import Modality
 from bt_multimodal.training.place import place
+from bt_multimodal.training.restored import check_same_records
 from bt_multimodal.views import LabelledView, draw_view
 
 
@@ -142,6 +143,12 @@ class ClassificationData(pl.LightningDataModule):
         self.test = DecodedRecords(test, augmentations.decode, cache)
         self.augmentations, self.seed = augmentations, seed
         self.batch_size, self.num_workers = batch_size, num_workers
+
+    def state_dict(self) -> dict[str, int]:
+        return {"records": len(self.train)}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        check_same_records(len(self.train), state_dict["records"])
 
     def train_dataloader(self) -> DataLoader:
         dataset = OneViewDataset(self.train, self.augmentations, self.seed)

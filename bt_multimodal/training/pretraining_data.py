@@ -13,6 +13,7 @@ from bt_multimodal.data.streams import open_stream
 from bt_multimodal.data.whole_samples import WholeSamples
 from bt_multimodal.modality import Modality
 from bt_multimodal.training.place import place
+from bt_multimodal.training.restored import check_same_records
 from bt_multimodal.views import Views
 
 
@@ -77,6 +78,12 @@ class PretrainingData(pl.LightningDataModule):
         """Whether there is anything to probe: every record has a label, of two classes or more."""
         train, test = self.samples.train_full.records, self.samples.test.records
         return len(train.classes) > 1 and bool((train.labels >= 0).all() and (test.labels >= 0).all())
+
+    def state_dict(self) -> dict[str, int]:
+        return {"records": len(self.samples.train)}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        check_same_records(len(self.samples.train), state_dict["records"])
 
     def train_dataloader(self) -> Iterable[Views]:
         rank, world, start = place(self.trainer, self.samples.steps)

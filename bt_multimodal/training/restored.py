@@ -1,4 +1,4 @@
-"""Weights that a checkpoint brings to a module: of any version, and of the same network."""
+"""What a checkpoint brings is of the same network and the same data, in any version's names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -40,3 +40,19 @@ def _with_new_names(state: Mapping[str, Any]) -> dict[str, Any]:
                 name = new + name.removeprefix(former)
         renamed[name] = value
     return renamed
+
+
+def check_same_records(now: int, before: int) -> None:
+    """Refuse to continue a run on other data than it was started with.
+
+    Args:
+        now, before: the numbers of training records.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if now != before:
+        raise ValueError(
+            f"the training data have changed: there are {now} records to train on, the run was started with "
+            f"{before}; continue with the same data, or choose another --run_dir"
+        )

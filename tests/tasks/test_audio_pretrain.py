@@ -93,7 +93,7 @@ def test_a_stream_is_trained_on_and_continued(tmp_path, hub, capsys):
     assert run(argv) == 0
     assert "untrained encoder" not in capsys.readouterr().out  # nothing is held out of a stream
     assert load_encoder(out).augmentations.std > 0.1
-    assert run([*argv, "--trainer.max_epochs", "3"]) == 0
+    assert run([*argv, "--trainer.max_epochs", "3", "--resume", "extend"]) == 0
     steps = [
         line.split(",")[:2] for line in (out / "metrics.csv").read_text(encoding="utf-8").splitlines()[1:]
     ]

@@ -146,7 +146,8 @@ def test_a_run_that_stopped_is_continued(tmp_path, encoder, devkit):
     whole, steps = weights(tmp_path / "whole")
     halfway, steps_halfway = weights(tmp_path / "two")
     assert (steps_halfway, steps) == (2, 4)
-    assert voc(encoder, devkit, tmp_path / "two", 4) == 0
+    assert voc(encoder, devkit, tmp_path / "two", 4) == 2
+    assert voc(encoder, devkit, tmp_path / "two", 4, "--resume", "extend") == 0
     continued, steps = weights(tmp_path / "two")
     assert steps == 4
     key = "detector.backbone.layer1.0.conv1.weight"

@@ -66,12 +66,12 @@ def test_a_run_continues_with_its_own_texts_only(tmp_path, table, capsys):
     out = tmp_path / "run"
     argv = [*SMALL, "--data.source", str(table), "--run_dir", str(out), "--probe.table", "false"]
     assert run(argv) == 0
-    more = [*argv, "--trainer.max_epochs", "3"]
+    more = [*argv, "--trainer.max_epochs", "3", "--resume", "extend"]
     assert run(more) == 0
     with open(table / "train.csv", "a", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(["new", "lighthouse lighthouse keeper", "sea"] for _ in range(30))
     capsys.readouterr()
-    assert run([*argv, "--trainer.max_epochs", "4"]) == 2
+    assert run([*more, "--trainer.max_epochs", "4"]) == 2
     assert "the training texts have changed" in capsys.readouterr().err
 
 
