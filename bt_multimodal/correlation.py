@@ -22,7 +22,6 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from bt_multimodal.distributed.collectives import start_gather, sum_across_ranks
 
@@ -32,14 +31,79 @@ def working_dtype(z_first: Tensor, z_second: Tensor) -> torch.dtype:
     return torch.promote_types(torch.promote_types(z_first.dtype, z_second.dtype), torch.float32)
 
 
+_FAR = 16  # standard deviations from 0 to a mean, from which on the mean's rounding is taken off
+
+
+def _is_usual(mean: Tensor, factor: Tensor) -> bool:
+    """Whether float32 standardises columns well in one go, by their mean and ``1 / sqrt(variance + eps)``.
+
+    Not if a mean is many standard deviations, whose rounding then shows, or squares leave the range of
+    numbers. To ask is to wait for the result: on CPUs alone, where waiting costs nothing.
+    """
+    if not mean.is_cpu or torch.compiler.is_compiling():
+        return False
+    low, high = factor.aminmax()
+    least, most = mean.aminmax()
+    largest = high.item()
+    if not (low.item() > 2.0**-30 and largest < 2.0**30):  # not a number is not usual
+        return False
+    far = max(-least.item(), most.item()) * largest  # most often this bound is enough
+    return far < _FAR or (mean * factor).abs().max().item() < _FAR
+
+
+@torch.no_grad()
+def _carefully(
+    z: Tensor, n_global: int, eps: float, total: Callable[[Tensor], Tensor] = sum_across_ranks
+) -> tuple[Tensor, Tensor]:
+    """Rows ``[n, D]`` standardised per column, and ``1 / sqrt(variance + eps)``, whatever the magnitude.
+
+    Centred twice, since a large mean has a large rounding error; squares and sums are in float64.
+    Without gradient.
+
+    Args:
+        total: the sum over the parts of the batch.
+    """
+    wide = torch.float32 if z.device.type == "mps" else torch.float64  # which has no float64
+    z = z * 0.25  # the difference of two numbers of the largest magnitude is one too
+    for _ in range(2):
+        z = z - (total(z.sum(0, dtype=wide)) / n_global).to(z.dtype)
+    squares = total(torch.linalg.vector_norm(z, dim=0, dtype=wide).square())
+    factor = (squares * (16 / n_global) + eps).rsqrt()
+    return z * (4 * factor).to(z.dtype), factor.to(z.dtype)
+
+
+def _centre(z: Tensor, n_global: int) -> Tensor:
+    return z - sum_across_ranks(z.sum(0)) / n_global
+
+
+def centre(z: Tensor, n_global: int) -> Tensor:
+    """This rank's rows ``[n, D]`` less the columns' means over the global batch.
+
+    Differentiable across ranks.
+    """
+    mean = sum_across_ranks(z.sum(0)) / n_global
+    centred = z - mean
+    variance = sum_across_ranks(centred.detach().square().sum(0)) / n_global
+    if not _is_usual(mean.detach(), (variance + 2.0**-58).rsqrt()):
+        centred = _centre((z - z.detach()) + centred.detach(), n_global)
+    return centred
+
+
 def standardise(z: Tensor, n_global: int, eps: float) -> Tensor:
     """This rank's rows ``[n, D]``, standardised per column over the global batch.
 
     Differentiable across ranks.
     """
-    centred = z - sum_across_ranks(z.sum(0)) / n_global
-    variance = sum_across_ranks(centred.square().sum(0)) / n_global
-    return centred * (variance + eps).rsqrt()
+    mean = sum_across_ranks(z.sum(0)) / n_global
+    centred = z - mean
+    factor = (sum_across_ranks(centred.square().sum(0)) / n_global + eps).rsqrt()
+    if not _is_usual(mean.detach(), factor.detach()):
+        # The result is the same for columns shifted and scaled by constants, with eps scaled too.
+        rows, scale = _carefully(z.detach(), n_global, eps)
+        centred = _centre((z - z.detach()) * scale + rows, n_global)
+        variance = sum_across_ranks(centred.square().sum(0)) / n_global
+        factor = (variance + scale * eps * scale).rsqrt()
+    return centred * factor
 
 
 class _Product(torch.autograd.Function):
@@ -87,9 +151,12 @@ def direct_terms(z_first: Tensor, z_second: Tensor, n_global: int, eps: float) -
 def _standardise_whole(z: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The global batch, standardised per column, and the factor ``1 / sqrt(variance + eps)``."""
     z = z.to(dtype)
-    variance, mean = torch.var_mean(z, dim=0, correction=0)
-    factor = (variance + eps).rsqrt()
-    return (z - mean) * factor, factor
+    if z.is_cpu:
+        variance, mean = torch.var_mean(z, dim=0, correction=0)
+        factor = (variance + eps).rsqrt()
+        if _is_usual(mean, factor):
+            return (z - mean) * factor, factor
+    return _carefully(z, len(z), eps, total=lambda part: part)
 
 
 def _start_sum(x: Tensor, world: int) -> Callable[[], object]:
@@ -144,8 +211,9 @@ class _GramTerms(torch.autograd.Function):
         return (1 - c).square().sum(), square_sum - c.square().sum()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_invariance: Tensor, grad_redundancy: Tensor):
+        if torch.is_grad_enabled():  # create_graph; what follows would be taken for a constant
+            raise ValueError('the Gram form has no second derivative: use BarlowTwinsLoss(form="direct")')
         a, b, factor_a, factor_b, k_a, k_b, c = ctx.saved_tensors
         with torch.autocast(a.device.type, enabled=False):  # backward() may be called under autocast
             n_global = a.shape[0]

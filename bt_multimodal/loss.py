@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bt_multimodal.correlation import direct_terms, gram_terms
-from bt_multimodal.distributed.collectives import global_sizes
+from bt_multimodal.distributed.agreement import checked_sizes
 
 
 class LossTerms(NamedTuple):
@@ -24,26 +24,6 @@ _GRAM_UP_TO = 0.7
 def gram_is_cheaper(n: int, d: int) -> bool:
     """Whether the Gram form, about ``4 N^2 D``, costs less than the direct form, about ``3 N D^2``."""
     return n < _GRAM_UP_TO * d
-
-
-def checked_sizes(z_first: Tensor, z_second: Tensor) -> list[int]:
-    """The batch size of every rank, after a check of two batches of embeddings.
-
-    Raises:
-        ValueError: shapes that differ or are not 2-D, a dtype that is not floating point, or a global
-            batch of fewer than 2 samples.
-    """
-    if z_first.ndim != 2 or z_first.shape != z_second.shape:
-        raise ValueError(
-            "needs two batches of embeddings [n, D] of the same shape, got "
-            f"{list(z_first.shape)} and {list(z_second.shape)}"
-        )
-    if not (z_first.is_floating_point() and z_second.is_floating_point()):
-        raise ValueError(f"embeddings must be floating point, got {z_first.dtype} and {z_second.dtype}")
-    sizes = global_sizes(z_first)
-    if sum(sizes) < 2:
-        raise ValueError(f"a correlation needs 2 samples or more, got a global batch of {sum(sizes)}")
-    return sizes
 
 
 class BarlowTwinsLoss(nn.Module):
@@ -89,11 +69,11 @@ class BarlowTwinsLoss(nn.Module):
         """The loss of two batches of embeddings ``[n, D]``; row ``i`` of both is from the same sample.
 
         Raises:
-            ValueError: shapes that differ or are not 2-D, a dtype that is not floating point, or a global
-                batch of fewer than 2 samples.
+            ValueError: on every rank, shapes that differ or are not 2-D, a dtype that is not floating point,
+                ranks that do not agree, or a global batch of fewer than 2 samples.
         """
+        sizes = checked_sizes(z_first, z_second)
         with torch.autocast(z_first.device.type, enabled=False):
-            sizes = checked_sizes(z_first, z_second)
             n, d = sum(sizes), z_first.shape[1]
             if self.form == "gram" or (self.form == "auto" and gram_is_cheaper(n, d)):
                 invariance, redundancy = gram_terms(z_first, z_second, sizes, self.eps)

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 
-from bt_multimodal.correlation import correlate, standardise, terms_of, working_dtype
-from bt_multimodal.distributed.collectives import sum_across_ranks
-from bt_multimodal.loss import LossTerms, checked_sizes
+from bt_multimodal.correlation import centre, correlate, standardise, terms_of, working_dtype
+from bt_multimodal.distributed.agreement import checked_sizes
+from bt_multimodal.loss import LossTerms
 
 
 class AblatedLoss(nn.Module):
@@ -52,16 +52,15 @@ class AblatedLoss(nn.Module):
 
     def _normalised(self, z: Tensor, n: int) -> Tensor:
         if self.normalise == "none":
-            return z - sum_across_ranks(z.sum(0)) / n
+            return centre(z, n)
         z = standardise(z, n, self.eps)
         return math.sqrt(z.shape[1]) * F.normalize(z) if self.normalise == "features" else z
 
     def forward(self, z_first: Tensor, z_second: Tensor) -> LossTerms:
         """As `BarlowTwinsLoss.forward`."""
+        n = sum(checked_sizes(z_first, z_second))
         with torch.autocast(z_first.device.type, enabled=False):
-            sizes = checked_sizes(z_first, z_second)
             dtype = working_dtype(z_first, z_second)
-            n = sum(sizes)
             a, b = (self._normalised(z.to(dtype), n) for z in (z_first, z_second))
             c = correlate(a, b, n)
             invariance, redundancy = terms_of(c)
@@ -101,10 +100,10 @@ class CrossEntropyLoss(nn.Module):
 
     def forward(self, z_first: Tensor, z_second: Tensor) -> LossTerms:
         """As `BarlowTwinsLoss.forward`; ``D`` must be 2 or more."""
+        n = sum(checked_sizes(z_first, z_second))
         with torch.autocast(z_first.device.type, enabled=False):
-            sizes = checked_sizes(z_first, z_second)
             dtype = working_dtype(z_first, z_second)
-            n, d = sum(sizes), z_first.shape[1]
+            d = z_first.shape[1]
             if d < 2:
                 raise ValueError(f"embeddings of width {d} have no off-diagonal correlations: use 2 or more")
             a, b = (standardise(z.to(dtype), n, self.eps) for z in (z_first, z_second))

@@ -1,7 +1,7 @@
 """Embeddings of a batch whose activations do not fit into memory."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ def embed_in_micro_batches(
         return torch.cat([embed(micro_batch) for micro_batch in _split(view, count)])
 
     def contexts() -> tuple[Any, Any]:
-        return nullcontext(), _restored_buffers(module)
+        return nullcontext(), _RestoredBuffers(module)
 
     embeddings = [
         checkpoint(embed, micro_batch, use_reentrant=False, context_fn=contexts)
@@ -59,12 +59,16 @@ def _split(view: Any, count: int) -> list[Any]:
     return [tree_unflatten(micro_batch, form) for micro_batch in micro_batches]
 
 
-@contextmanager
-def _restored_buffers(module: nn.Module) -> Iterator[None]:
-    saved = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in saved:
-                buffer.copy_(value)
+class _RestoredBuffers:
+    """Context that leaves a module's buffers as they were; second derivatives enter it more than once."""
+
+    def __init__(self, module: nn.Module):
+        self._module = module
+
+    def __enter__(self) -> None:
+        self._saved = [(buffer, buffer.clone()) for buffer in self._module.buffers()]
+
+    @torch.no_grad()
+    def __exit__(self, *_: object) -> None:
+        for buffer, value in self._saved:
+            buffer.copy_(value)

@@ -130,6 +130,10 @@ def test_wrong_arguments(arguments, message):
         (torch.ones(4, 3).cfloat(), torch.ones(4, 3).cfloat(), "torch.complex64"),
         (torch.ones(1, 3), torch.ones(1, 3), "2 samples or more, got a global batch of 1"),
         (torch.ones(0, 3), torch.ones(0, 3), "got a global batch of 0"),
+        (torch.ones(4, 0), torch.ones(4, 0), "a width of 1 or more, got [4, 0]"),
+        (None, torch.ones(4, 3), "tensors [n, D]; got NoneType and Tensor"),
+        (torch.ones(4, 3), [[1.0]], "got Tensor and list"),
+        (torch.ones(4, 3), torch.ones(4, 3, device="meta"), "on one device, got cpu and meta"),
     ],
 )
 def test_wrong_embeddings(form, first, second, message):

@@ -86,3 +86,29 @@ def test_wrong_inputs(view, count, message):
         embed_in_micro_batches(lambda part: part["x"], view, count, nn.Identity())
     with pytest.raises(ValueError, match="accumulate must be 1 or more micro-batches, not 0"):
         twins(0)
+
+
+class Plain(nn.Module):
+    features_dim = 6
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 6)
+
+    def forward(self, view):
+        return self.linear(view).tanh()
+
+
+def test_second_derivatives():
+    """Of a network without BatchNorm, whose result does not depend on the micro-batches."""
+    found = []
+    for count in (1, 3):
+        torch.manual_seed(0)
+        model = BarlowTwins(Plain(), nn.Linear(6, 5), BarlowTwinsLoss(form="direct"), accumulate=count)
+        model.double()
+        weights = list(model.parameters())
+        first, second = (view["x"].double() for view in views())
+        grads = torch.autograd.grad(model(first, second).total, weights, create_graph=True)
+        found.append(torch.autograd.grad(sum(g.square().sum() for g in grads), weights, allow_unused=True))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    assert found[0][0].abs().max() > 0

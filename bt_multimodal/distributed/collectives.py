@@ -8,12 +8,25 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def world_size() -> int:
     """The number of ranks that share the batch; 1 if no process group is initialised."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def of_every_rank(numbers: list[int], device: torch.device) -> list[list[int]]:
+    """Integers of every rank, in rank order; all ranks give equally many.
+
+    What one rank alone may get wrong is judged from these on all ranks, so that all raise and none waits.
+    """
+    if world_size() == 1:
+        return [numbers]
+    # NCCL takes tensors on GPUs only, and a rank's wrong input may be elsewhere.
+    local = torch.tensor(numbers, device="cuda" if dist.get_backend() == "nccl" else device)
+    gathered = [torch.empty_like(local) for _ in range(world_size())]
+    dist.all_gather(gathered, local)
+    return torch.stack(gathered).tolist()
 
 
 def global_sizes(z: Tensor) -> list[int]:
@@ -22,12 +35,7 @@ def global_sizes(z: Tensor) -> list[int]:
     Raises:
         ValueError: on every rank, if the ranks' ``D`` differ.
     """
-    if world_size() == 1:
-        return [z.shape[0]]
-    local = torch.tensor(z.shape, device=z.device)
-    shapes = [torch.empty_like(local) for _ in range(world_size())]
-    dist.all_gather(shapes, local)
-    sizes, widths = zip(*(shape.tolist() for shape in shapes), strict=True)
+    sizes, widths = zip(*of_every_rank(list(z.shape), z.device), strict=True)
     if len(set(widths)) > 1:
         raise ValueError(f"the ranks' embeddings differ in width: {list(widths)}")
     return list(sizes)
@@ -44,17 +52,26 @@ class _SumAcrossRanks(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor):
-        if ctx.alike:
-            return grad * dist.get_world_size(), None
-        total = grad.clone()
-        dist.all_reduce(total)
-        return total, None
+        return _TimesRanks.apply(grad) if ctx.alike else _SumAcrossRanks.apply(grad, False), None
+
+
+class _TimesRanks(torch.autograd.Function):
+    """The sum over ranks of what is the same on every rank, without communication."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return x * dist.get_world_size()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return _SumAcrossRanks.apply(grad, False)  # the gradient, of a second derivative, is each rank's own
 
 
 def sum_across_ranks(x: Tensor, alike: bool = False) -> Tensor:
     """The sum of ``x`` over ranks, differentiable across ranks; ``x`` itself in a single process.
+
+    It can be differentiated any number of times.
 
     Args:
         alike: every rank computes the same result from the sum, so that all ranks' gradients are equal

@@ -168,6 +168,60 @@ def sharded_step(views):
     return {"terms": [term.item() for term in terms], "weights": weights}
 
 
+def pair(rows=3, width=4, dtype=torch.float32):
+    return torch.ones(rows, width, dtype=dtype), torch.ones(rows, width, dtype=dtype)
+
+
+LAST = "rank 1: "
+# What every rank says where one or all have something wrong, and what each rank gives.
+REFUSED = {
+    "width": ("differ in width: [4, 5", lambda rank: pair(width=4 + rank)),
+    "small": ("global batch of 1", lambda rank: pair(int(rank == 0))),
+    "unlike shapes": (
+        LAST + "needs two batches of embeddings [n, D] of the same shape, got [3, 4] and [2, 4]",
+        lambda rank: (pair()[0], pair(3 - (rank == 1))[0]),
+    ),
+    "ndim": (LAST + "needs two batches", lambda rank: [z[None] if rank == 1 else z for z in pair()]),
+    "no dim": (LAST + "needs two batches", lambda rank: [z.sum() if rank == 1 else z for z in pair()]),
+    "integers": (
+        LAST + "embeddings must be floating point, got torch.int32",
+        lambda rank: pair(dtype=torch.int32 if rank == 1 else torch.float32),
+    ),
+    "dtype": (
+        "differ in dtype: torch.float32 and torch.float32, torch.float64 and torch.float64",
+        lambda rank: pair(dtype=torch.float64 if rank == 1 else torch.float32),
+    ),
+    "none": (LAST + "needs two batches of embeddings, tensors", lambda rank: (None, pair()[rank == 1])
+             if rank == 1 else pair()),
+    "gradient": (
+        "differ in requires_grad: no and no, yes and no",
+        lambda rank: (pair()[0].requires_grad_(rank == 1), pair()[1]),
+    ),
+    "no width": (LAST + "embeddings must have a width", lambda rank: pair(width=0 if rank == 1 else 4)),
+}  # fmt: skip
+
+
+def second_derivative(loss, views):
+    """The gradient of the squared gradient, of this rank's rows."""
+    z = [view.clone().requires_grad_() for view in views]
+    grads = torch.autograd.grad(loss(*z).total, z, create_graph=True)
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    # A rank's gradient is that of the sum of all ranks' losses, which are equal.
+    return torch.autograd.grad(sum((grad / world).square().sum() for grad in grads), z)
+
+
+def far_away(views):
+    """Terms and gradients in float32 of columns with means of 1e4 deviations and of magnitude 1e25."""
+    results = []
+    for loss in (*RIGHT.values(), *VARIANTS.values()):
+        for move in (lambda v: v + 1e4, lambda v: v * 1e25):
+            z = [move(view).float().requires_grad_() for view in views]
+            terms = loss(*z)
+            terms.total.backward()
+            results.append((terms.total.item(), [view.grad for view in z]))
+    return results
+
+
 def rank_main(rank, world, folder):
     """All cases of one world size, in one start of its ranks."""
     torch.set_num_threads(1)
@@ -191,12 +245,15 @@ def rank_main(rank, world, folder):
         terms.total.backward()
         results[dtype] = {"terms": [term.item() for term in terms], "grads": [view.grad for view in z]}
     results["fsdp"] = sharded_step(views)
-    for name, width in (("width", 4 + rank), ("small", 4)):
-        rows = 3 if name == "width" else int(rank == 0)  # a global batch of one
-        try:
-            BarlowTwinsLoss()(torch.ones(rows, width), torch.ones(rows, width))
-        except ValueError as error:
-            results[name] = str(error)
+    for name, given in REFUSED.items():
+        for kind, loss in {"loss": BarlowTwinsLoss(), "variant": AblatedLoss()}.items():
+            try:
+                loss(*given[1](rank))
+            except ValueError as error:
+                results[name, kind] = str(error)
+    for name, loss in {"direct": RIGHT["direct"], **VARIANTS}.items():
+        results["second", name] = second_derivative(loss, views)
+    results["far"] = far_away(views)
     torch.save(results, f"{folder}/{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
@@ -300,8 +357,37 @@ def test_equal_shards_would_not_catch_it():
     assert local == pytest.approx([t.item() for t in direct_terms(twice[0], twice[1], 12, 1e-5)], rel=1e-12)
 
 
-def test_every_rank_refuses(ranks):
-    for result in ranks:
-        assert "differ in width" in result["width"]
-        assert str([4 + rank for rank in range(len(ranks))]) in result["width"]
-        assert "global batch of 1" in result["small"]
+@pytest.mark.parametrize("kind", ["loss", "variant"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_every_rank_refuses(ranks, name, kind):
+    """In the same line, whichever rank is at fault."""
+    said = {result[name, kind] for result in ranks}
+    assert len(said) == 1
+    assert REFUSED[name][0] in said.pop()
+
+
+@pytest.mark.parametrize("name", ["direct", *VARIANTS])
+def test_second_derivatives_across_ranks(ranks, name):
+    sizes = SIZES[len(ranks)][0]
+    views = [torch.cat(parts) for parts in zip(*shards(sizes), strict=True)]
+    expected = second_derivative({**RIGHT, **VARIANTS}[name], views)
+    for rank, result in enumerate(ranks):
+        own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+        for found, whole in zip(result["second", name], expected, strict=True):
+            torch.testing.assert_close(found, whole[own], rtol=1e-9, atol=1e-12)
+
+
+def test_far_means_and_magnitudes_across_ranks(ranks):
+    sizes = SIZES[len(ranks)][0]
+    expected = far_away([torch.cat(parts) for parts in zip(*shards(sizes), strict=True)])
+    for rank, result in enumerate(ranks):
+        own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+        for (total, grads), (whole, whole_grads) in zip(result["far"], expected, strict=True):
+            if not torch.tensor(whole).isfinite():  # covariances of 1e50
+                continue
+            assert total == pytest.approx(whole, rel=1e-4)
+            for found, grad in zip(grads, whole_grads, strict=True):
+                scale = grad.abs().max().item()
+                torch.testing.assert_close(
+                    found / len(ranks) / scale, grad[own] / scale, rtol=1e-3, atol=1e-4
+                )
