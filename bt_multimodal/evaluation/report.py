@@ -7,8 +7,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
+from bt_multimodal.evaluation.feature_map import families, groups, places
 from bt_multimodal.evaluation.features import FeatureTable
 from bt_multimodal.evaluation.figures import Figure, Rows
 from bt_multimodal.evaluation.probes import evaluate, few_label_columns
@@ -56,27 +58,32 @@ def plot_curves(metrics: Path, path: Path) -> None:
 
 
 def plot_features(before: FeatureTable, after: FeatureTable, path: Path, seed: int = 0) -> None:
-    """Plot a t-SNE of the features of up to 1,000 samples before and after training, coloured by label."""
-    from matplotlib.figure import Figure
-    from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
+    """Plot a t-SNE of the features of up to 1,000 samples before and after training, coloured by label.
 
-    n = len(before.labels)
+    Every sample is drawn, those without a label in grey; of more than 20 classes, the largest have a colour.
+    """
+    from matplotlib.figure import Figure
+
+    n, count = len(before.labels), len(before.classes)
     chosen = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:_MAP_POINTS]
     figure = Figure(figsize=(11, 5), layout="constrained")
+    drawn: list[Any] = []
     for i, (title, table) in enumerate((("before training", before), ("after training", after))):
-        features = torch.nn.functional.normalize(table.features[chosen]).numpy()
-        perplexity = min(30.0, max(1.0, (len(chosen) - 1) / 3))
-        # The OpenMP loops of t-SNE are short: on a busy machine, several threads wait minutes for each other.
-        with threadpool_limits(1):
-            points = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(features)
-        labels = table.labels[chosen].numpy()
+        points = places(table.features[chosen], seed)
+        lost = int(np.isnan(points[:, 0]).sum())
         axes = figure.add_subplot(1, 2, i + 1)
-        for label, name in enumerate(table.classes[:20]):
-            x, y = points[labels == label].T
-            axes.scatter(x, y, s=8, label=name, color=f"C{label}" if label < 10 else None)
-        axes.set(title=f"held-out samples, {title} (t-SNE)", xticks=[], yticks=[])
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", markerscale=2)
+        parts = groups(table.labels[chosen].numpy(), table.classes)
+        drawn = [axes.scatter(points[at, 0], points[at, 1], s=8, color=colour) for _, colour, at in parts]
+        title = f"{len(chosen):,} held-out samples, {title} (t-SNE)"
+        axes.set(title=title + (f", {lost} not finite" if lost else ""), xticks=[], yticks=[])
+    # Matplotlib leaves names out that begin with _, and sets those with $ as formulas.
+    legend = figure.legend(
+        drawn, ["x"] * len(drawn), loc="outside right center", markerscale=2,
+        title=f"{count} class{'es' * (count != 1)}", prop={"family": list(families()), "size": "small"},
+    )  # fmt: skip
+    for text, part in zip(legend.get_texts(), parts, strict=True):
+        text.set_parse_math(False)
+        text.set_text(part.name)
     figure.savefig(path, dpi=110)
 
 
