@@ -59,7 +59,7 @@ def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", moda
     from bt_multimodal.training.classification import Classification
     from bt_multimodal.training.classification_data import ClassificationData
 
-    encoder = load_encoder(config.encoder, weights=not config.fresh).encoder
+    encoder = load_encoder(config.encoder, not config.fresh, config.trust).encoder
     augmentations = completed(parser.instantiate(config).views)
     check_members(augmentations)
     data = ClassificationData(augmentations, modality, config.seed, **config.data.as_dict())

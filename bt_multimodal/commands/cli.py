@@ -17,6 +17,7 @@ from bt_multimodal.commands.config_errors import explain, last_line
 from bt_multimodal.commands.config_files import with_config_paths, with_own_config
 from bt_multimodal.commands.extras import missing_extra
 from bt_multimodal.commands.help_page import page
+from bt_multimodal.commands.import_order import working_folder_last
 from bt_multimodal.commands.keys import Keys, make_parser
 from bt_multimodal.commands.training_run import is_first_rank, is_started_by_rank_0
 from bt_multimodal.errors import Stopped, TrainingFailedError
@@ -51,6 +52,17 @@ def plain_parser(doc: str) -> argparse.ArgumentParser:
     )
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add ``--trust``, of every command that loads an encoder from a file."""
+    parser.add_argument(
+        "--trust",
+        nargs="+",
+        default=[],
+        metavar="PACKAGE",
+        help="packages whose code the encoder's file may use",
+    )
+
+
 def guarded(extra: str, command: Callable[[], int]) -> int:
     """Run a command; what a user can do wrong becomes one line and an exit status.
 
@@ -61,7 +73,7 @@ def guarded(extra: str, command: Callable[[], int]) -> int:
         What ``command`` returns; 2 for wrong usage, 1 for training that failed, `Stopped.status` after a
         signal (`stop_signals`).
     """
-    sys.path.insert(0, os.getcwd())  # a user's own encoder, as `python -m` would find it
+    working_folder_last()
     try:
         with stop_signals(), _plain_warnings():
             return command()

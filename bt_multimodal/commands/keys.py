@@ -86,9 +86,13 @@ TRAINING: Keys = (
     ),
     Key("rank_timeout", "seconds until a silent rank ends the run", float, 600),
 )  # fmt: skip
+TRUST = Key(
+    "trust", "a package, or a list of them, whose code the encoder's file may use", list[str] | str, []
+)
 ENCODER: Keys = (
     Key("encoder", "a run directory or an encoder.safetensors", required=True),
-    Key("fresh", "use fresh weights instead: the untrained baseline", bool, False),
+    Key("fresh", "use its initial weights instead: the untrained baseline", bool, False),
+    TRUST,
 )
 AUGMENTATIONS = Choice("views", "the augmentation set: what a view is")
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bt_multimodal.commands.cli import plain_parser, run_plain
+from bt_multimodal.commands.cli import add_trust, plain_parser, run_plain
 
 if TYPE_CHECKING:
     from bt_multimodal.augmentation_set import AugmentationSet
@@ -23,6 +23,7 @@ def probe_parser(doc: str) -> argparse.ArgumentParser:
     """The arguments of the command; `doc` is what it does."""
     parser = plain_parser(doc)
     parser.add_argument("--encoder", required=True, help="run directory or encoder.safetensors")
+    add_trust(parser)
     parser.add_argument("--data.source", dest="source", required=True)
     for key in ("content_column", "label_column", "train_split", "test_split"):
         parser.add_argument(f"--data.{key}", dest=key, help="found by convention if not given")
@@ -75,17 +76,19 @@ def representations(
     augmentations: "AugmentationSet | None" = None,
     batch_size: int = 256,
     load: "Callable[..., LoadedEncoder] | None" = None,
+    trust: "Sequence[str] | str" = (),
 ) -> "dict[str, list[FeatureTable]]":
     """The features that an exported encoder gives of several sets of records, by name.
 
     Args:
         encoder: run directory or ``encoder.safetensors``.
         raw: beside it the modality's raw features.
-        untrained: beside it the same class with fresh weights.
+        untrained: beside it the same class with its initial weights.
         device: where to run.
         augmentations: the set whose clean views it is given; by default the one it was trained with.
         batch_size: samples that go through the encoder at once.
-        load: opens ``encoder``, with the arguments of `checkpoint.load_encoder`, which it is by default.
+        load: opens ``encoder``, with the arguments of `encoder_file.load_encoder`, which it is by default.
+        trust: packages whose code the encoder's file may use.
 
     Raises:
         ValueError: no such encoder, one that does not take these records, or too many damaged.
@@ -98,7 +101,7 @@ def representations(
     from bt_multimodal.evaluation.features import extract_features, raw_tables
 
     load = load or load_encoder
-    trained, trained_with = load(encoder)
+    trained, trained_with = load(encoder, trust=trust)
     augmentations = trained_with if augmentations is None else completed(augmentations)
     parts = [DecodedRecords(part, augmentations.decode) for part in records]
 
@@ -109,7 +112,7 @@ def representations(
     if raw:
         tables |= raw_tables(modality, augmentations, parts)
     if untrained:
-        tables["untrained encoder"] = features(load(encoder, weights=False).encoder)
+        tables["untrained encoder"] = features(load(encoder, weights=False, trust=trust).encoder)
     return {**tables, "trained encoder": features(trained)}
 
 
@@ -137,7 +140,12 @@ def _evaluate(
         require_labels=True,
     )
     tables = representations(
-        arguments.encoder, (splits.train, splits.test), modality, device=arguments.device, load=load
+        arguments.encoder,
+        (splits.train, splits.test),
+        modality,
+        device=arguments.device,
+        load=load,
+        trust=arguments.trust,
     )
     width = tables["trained encoder"][0].features.shape[1]
     report = compare(

@@ -2,13 +2,13 @@
 
 import ast
 import importlib.util
-import os
 import re
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+
+from bt_multimodal.commands.import_order import working_folder_last
 
 
 class Argument(NamedTuple):
@@ -97,16 +97,20 @@ def _tree(path: Path) -> ast.Module:
 
 
 def _file_of(module: str) -> Path | None:
-    """The source file of a module; only its outermost package is looked up, so that none is imported."""
+    """The source file of a module, the one that an import finds; nothing but its outermost package's place
+    is looked up, so that none is imported."""
     outermost, *inner = module.split(".")
-    roots = [Path(entry or os.curdir) / outermost for entry in ("", *sys.path)]
+    working_folder_last()
     try:
         spec = importlib.util.find_spec(outermost)
     except (ImportError, ValueError):
         spec = None
-    if spec is not None and spec.submodule_search_locations:
-        roots = [*map(Path, spec.submodule_search_locations), *roots]
-    for root in roots:
+    if spec is None:
+        return None
+    if not spec.submodule_search_locations:
+        alone = not inner and spec.origin is not None and spec.origin.endswith(".py")
+        return Path(str(spec.origin)) if alone else None
+    for root in map(Path, spec.submodule_search_locations):
         path = root.joinpath(*inner)
         for file in (path.with_suffix(".py"), path / "__init__.py"):
             if file.is_file():

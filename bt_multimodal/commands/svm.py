@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bt_multimodal.commands.cli import run_command
-from bt_multimodal.commands.keys import AUGMENTATIONS, ENCODER, Group, Key, Keys
+from bt_multimodal.commands.keys import AUGMENTATIONS, ENCODER, TRUST, Group, Key, Keys
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -76,6 +76,7 @@ KEYS: Keys = (
     Key("seed", "seed of the untrained weights and the solver", int, 0),
     Key("run_dir", "where to keep the results, if given", str | None),
     ENCODER[0],
+    TRUST,
     Key("device", "of the encoder; auto: CUDA if there is one", str, "auto"),
     AUGMENTATIONS,
     Group("data", "bt_multimodal.commands.svm.DataOptions", "what to train and test on", instantiate=True),
@@ -119,7 +120,7 @@ def _svm(parser: "ArgumentParser", config: "Namespace", modality: "Modality", op
         device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(config.seed)
     tables = representations(
-        config.encoder, (train.records, test.records), modality,
+        config.encoder, (train.records, test.records), modality, trust=config.trust,
         device=device, augmentations=parser.instantiate(config).views, batch_size=data.batch_size,
     )  # fmt: skip
     rows: Rows = {}

@@ -129,11 +129,16 @@ def _measure(run: Run, modality: "Modality") -> None:
     from bt_multimodal.data.records import open_source
     from bt_multimodal.evaluation.report import compare, save_comparison
 
-    data = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))["data"]
+    config = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))
+    data = config["data"]
+    # The run has just used this code.
+    used = [part["class_path"].partition(".")[0] for part in (config["model"]["encoder"], config["views"])]
     keys = ("source", "content_column", "label_column", "train_split", "test_split")
     splits = open_source(modality=modality, **{key: data.get(key) for key in keys}, require_labels=True)
     torch.manual_seed(run.seed)
-    tables = representations(run.folder, (splits.train, splits.test), modality, run.raw, run.untrained)
+    tables = representations(
+        run.folder, (splits.train, splits.test), modality, run.raw, run.untrained, trust=used
+    )
     save_comparison(run.folder, compare(tables, modality.unit, splits.held_out, per_class=[], seed=run.seed))
 
 

@@ -7,6 +7,8 @@ run directory or an ``encoder.safetensors`` file of an encoder that was trained 
 Legend: ``n`` sounds of one length, ``F`` features, ``T`` timestamps.
 """
 
+from collections.abc import Sequence
+
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
@@ -39,13 +41,16 @@ class Model(nn.Module):
             return self.encoder(self.augmentations.clean_batch(audio)).float()
 
 
-def load_model(model_file_path: str = "") -> Model:
+def load_model(model_file_path: str = "", trust: Sequence[str] | str = ()) -> Model:
     """Loads the model from a run directory or an ``encoder.safetensors`` file.
+
+    Args:
+        trust: packages whose code the file may use, as in `bt_multimodal.load_encoder`.
 
     Raises:
         ValueError: if there is no such file, or the encoder was not trained on spectrograms.
     """
-    encoder, augmentations = load_encoder(model_file_path)
+    encoder, augmentations = load_encoder(model_file_path, trust=trust)
     if not isinstance(augmentations, SpectrogramViews):
         raise ValueError(f"HEAR needs an encoder of SpectrogramViews, not of {type(augmentations).__name__}")
     return Model(encoder, augmentations).eval()

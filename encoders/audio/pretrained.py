@@ -1,6 +1,7 @@
 """Pretrained audio encoders from the transformers library, for fine-tuning with twins or probing."""
 
-from typing import Any
+import json
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange, repeat
@@ -18,12 +19,15 @@ class PretrainedWaveform(nn.Module):
     over time (``feat_extract_norm="group"``, such as wav2vec2-base), but not of those with ``"layer"``.
 
     Args:
-        name: a hub name or a local folder.
+        name: a hub name, a local folder, or a configuration's JSON text, which builds the architecture with
+            random weights.
         freeze_front: freeze the convolutions that turn samples into frames.
 
     Raises:
         ValueError: if there is no such model, or it does not take waveforms.
     """
+
+    loads_by_name: ClassVar = {"name": ()}  # not of an encoder file, which has a configuration there
 
     def __init__(self, name: str, freeze_front: bool = True):
         super().__init__()
@@ -34,6 +38,11 @@ class PretrainedWaveform(nn.Module):
         if freeze_front:
             self.model.feature_extractor.requires_grad_(False)
         self.features_dim = int(self.model.config.hidden_size)
+
+    @property
+    def portable(self) -> dict[str, Any]:
+        """Returns ``name`` as a configuration, which builds the class without the folder or the hub."""
+        return {"name": _configuration(self.model)}
 
     def forward(self, view: dict[str, Tensor]) -> Tensor:
         """Encodes ``input_values`` and ``attention_mask``, both ``[B, S]``, as ``[B, features_dim]``."""
@@ -50,13 +59,16 @@ class PretrainedAST(nn.Module):
     (10.24 s for the published ones) is cut. The front end is Kaldi's log-mel energies.
 
     Args:
-        name: a hub name or a local folder.
+        name: a hub name, a local folder, or a configuration's JSON text, which builds the architecture with
+            random weights.
         mean, std: mean and standard deviation of AudioSet's log-mels, which normalise the published
             models' inputs.
 
     Raises:
         ValueError: if there is no such model, or it is not an Audio Spectrogram Transformer.
     """
+
+    loads_by_name: ClassVar = {"name": ()}  # not of an encoder file, which has a configuration there
 
     def __init__(self, name: str, mean: float = -4.2677393, std: float = 4.5689974):
         super().__init__()
@@ -66,6 +78,11 @@ class PretrainedAST(nn.Module):
             raise ValueError(f"{name!r} is a {type(self.model).__name__}, not an ASTModel")
         self.mean, self.std = mean, std
         self.features_dim = int(config.hidden_size)
+
+    @property
+    def portable(self) -> dict[str, Any]:
+        """Returns ``name`` as a configuration, which builds the class without the folder or the hub."""
+        return {"name": _configuration(self.model)}
 
     def forward(self, view: dict[str, Tensor]) -> Tensor:
         """Encodes ``input_values`` and ``attention_mask``, both ``[B, S]``, as ``[B, features_dim]``."""
@@ -90,11 +107,22 @@ class PretrainedAST(nn.Module):
 def _load(name: str, **options: Any) -> Any:
     from transformers import AutoConfig, AutoModel  # slow to import
 
+    is_config = name.lstrip().startswith("{")
+    shown = "the model of a configuration" if is_config else repr(name)
     try:
-        model = AutoModel.from_pretrained(name, config=AutoConfig.from_pretrained(name, **options))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot load {name!r}: {' '.join(str(error).split())}") from error
+        if is_config:
+            config = AutoConfig.for_model(**{**json.loads(name), **options})
+            model = AutoModel.from_config(config, trust_remote_code=False)
+        else:
+            model = AutoModel.from_pretrained(name, config=AutoConfig.from_pretrained(name, **options))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"cannot load {shown}: {' '.join(str(error).split())[:300]}") from error
     return model.train()  # like any new module; transformers returns it in evaluation mode
+
+
+def _configuration(model: Any) -> str:
+    config = {**model.config.to_diff_dict(), "model_type": model.config.model_type}
+    return json.dumps(config, sort_keys=True)
 
 
 def _masked_mean(frames: Tensor, mask: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bt_multimodal.commands.cli import FAILED, arguments_of, fail, guarded, plain_parser, run_plain
+from bt_multimodal.commands.cli import FAILED, add_trust, arguments_of, fail, guarded, plain_parser, run_plain
 
 if TYPE_CHECKING:
     from bt_multimodal.modality import Modality
@@ -148,7 +148,7 @@ def convert(argv: Sequence[str] | None = None) -> int:
     def run(arguments: argparse.Namespace) -> int:
         from encoders.image.exchange import convert as write
 
-        write(arguments.source, arguments.target, arguments.to)
+        write(arguments.source, arguments.target, arguments.to, arguments.trust)
         print(f"wrote {arguments.target}")
         return 0
 
@@ -161,6 +161,7 @@ def convert_parser(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("source", help="what to convert")
     parser.add_argument("target", help="the file or folder to write")
     parser.add_argument("--to", required=True, choices=("encoder", "torchvision", "hub"), help="the format")
+    add_trust(parser)
     return parser
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ class Source(NamedTuple):
     figures: str
 
 
-def convert(source: str | Path, target: str | Path, form: str) -> None:
+def convert(source: str | Path, target: str | Path, form: str, trust: Sequence[str] = ()) -> None:
     """Writes the encoder of ``source`` to ``target`` in another format.
 
     Args:
@@ -36,6 +37,7 @@ def convert(source: str | Path, target: str | Path, form: str) -> None:
             torchvision's names, which loads into its network with only the head missing. ``"hub"``: a
             folder in timm's format (config, weights, model card), which timm and the timm wrapper of
             transformers load.
+        trust: packages whose code the source may use, if it is an encoder file.
 
     Raises:
         ValueError: if the source cannot be read, or the format cannot hold the encoder.
@@ -46,7 +48,7 @@ def convert(source: str | Path, target: str | Path, form: str) -> None:
         raise ValueError(f"there is no format {form!r}; there are {', '.join(FORMATS)}")
     if form in endings and target.suffix not in endings[form]:
         raise ValueError(f"{target} must end in {' or '.join(endings[form])}")
-    loaded = _read(source)
+    loaded = _read(source, trust)
     if form == "hub":
         _write_hub(target, loaded)
         return
@@ -87,7 +89,7 @@ def _state(encoder: TorchvisionEncoder | TimmEncoder, plain: nn.Module) -> dict[
     return state
 
 
-def _read(source: Path) -> Source:
+def _read(source: Path, trust: Sequence[str]) -> Source:
     if source.suffix == ".pth":
         reference = TorchvisionEncoder("resnet50")
         try:
@@ -96,7 +98,7 @@ def _read(source: Path) -> Source:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"the weights in {source} are not a ResNet-50's: {reason}") from error
         return Source(reference, ReferenceViews(), "")
-    encoder, augmentations = load_encoder(source)
+    encoder, augmentations = load_encoder(source, trust=trust)
     if not isinstance(encoder, TorchvisionEncoder | TimmEncoder):
         kind = type(encoder).__name__
         raise ValueError(f"{source} holds a {kind}; only networks of torchvision and timm have other formats")

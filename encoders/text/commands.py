@@ -6,7 +6,7 @@ from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bt_multimodal.commands.cli import arguments_of, plain_parser, run_plain
+from bt_multimodal.commands.cli import add_trust, arguments_of, plain_parser, run_plain
 
 if TYPE_CHECKING:
     from bt_multimodal.evaluation.report import Comparison
@@ -75,10 +75,10 @@ def probe(argv: Sequence[str] | None = None) -> int:
     if known.senteval:
         return _run(senteval_parser(doc), others, lambda arguments: _senteval(arguments, known.pooling))
 
-    def load(name: str | Path, weights: bool = True) -> Any:
+    def load(name: str | Path, weights: bool = True, trust: Sequence[str] = ()) -> Any:
         from encoders.text.loading import load_text_encoder
 
-        return load_text_encoder(name, weights, known.pooling)
+        return load_text_encoder(name, weights, known.pooling, trust)
 
     return command(doc, modality, others, load, NAME)
 
@@ -94,6 +94,7 @@ def senteval_parser(doc: str) -> argparse.ArgumentParser:
     """Returns the parser of `probe`'s arguments with ``--senteval``."""
     parser = plain_parser(doc)
     parser.add_argument("--encoder", required=True)
+    add_trust(parser)
     parser.add_argument("--data.source", dest="sources", nargs="+", required=True)
     parser.add_argument("--data.content_column", dest="content_column")
     parser.add_argument("--data.label_column", dest="label_column")
@@ -113,7 +114,9 @@ def _senteval(arguments: argparse.Namespace, pooling: str | None) -> "Comparison
     tasks, missing = open_all(arguments.sources, transfer_tasks, lambda source: open_task(source, *columns))
     if missing:
         print(f"left out: {', '.join(missing)}")
-    compared = untrained_and_trained(arguments.encoder, pooling, arguments.device, arguments.seed)
+    compared = untrained_and_trained(
+        arguments.encoder, pooling, arguments.device, arguments.seed, arguments.trust
+    )
     return transfer_table(tasks, compared.encode, compared.width, arguments.folds)
 
 
@@ -138,6 +141,7 @@ def sts_parser(doc: str) -> argparse.ArgumentParser:
     """Returns the parser of `sts`'s arguments."""
     parser = plain_parser(doc)
     parser.add_argument("--encoder", required=True)
+    add_trust(parser)
     parser.add_argument("--pooling", help="mean, cls or first_last")
     parser.add_argument("--data.source", dest="sources", nargs="+", required=True)
     parser.add_argument("--data.columns", dest="columns", help="A,B,SCORE [sentence1,sentence2,score]")
@@ -165,7 +169,9 @@ def _sts(arguments: argparse.Namespace) -> "Comparison":
     )
     if missing:
         print(f"left out: {', '.join(missing)}")
-    compared = untrained_and_trained(arguments.encoder, arguments.pooling, arguments.device, arguments.seed)
+    compared = untrained_and_trained(
+        arguments.encoder, arguments.pooling, arguments.device, arguments.seed, arguments.trust
+    )
     baseline = arguments.baseline
     texts = contents(open_source(baseline, modality()).train) if baseline else sentences(sets)
     model = TfidfSvd(texts, compared.width)
@@ -190,8 +196,8 @@ def convert(argv: Sequence[str] | None = None) -> int:
         from encoders.text.exchange import save_sentence_transformer
 
         check_empty(Path(arguments.out))
-        encoder, augmentations = load_encoder(arguments.encoder)
-        save_sentence_transformer(encoder, augmentations, arguments.out, arguments.encoder)
+        encoder, augmentations = load_encoder(arguments.encoder, trust=arguments.trust)
+        save_sentence_transformer(encoder, augmentations, arguments.out, arguments.encoder, arguments.trust)
         print(f"wrote {arguments.out}")
         return 0
 
@@ -202,6 +208,7 @@ def convert_parser(doc: str) -> argparse.ArgumentParser:
     """Returns the parser of `convert`'s arguments."""
     parser = plain_parser(doc)
     parser.add_argument("--encoder", required=True)
+    add_trust(parser)
     parser.add_argument("--out", required=True)
     return parser
 

@@ -4,7 +4,7 @@ import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -21,26 +21,23 @@ class SentenceModule(nn.Module):
 
     Args:
         path: a path for `bt_multimodal.encoder_file.load_encoder`.
+        trust: packages whose code the file may use.
     """
 
     save_in_root = True
+    loads_by_name: ClassVar = {"path": ()}
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, trust: Sequence[str] = ()):
         super().__init__()
-        loaded = load_encoder(path)
+        loaded = load_encoder(path, trust=trust)
         self.encoder, self.augmentations = loaded.encoder, cast(Any, loaded.augmentations)
         self.max_seq_length = getattr(self.augmentations, "length", None)
-        file = Path(path) / "encoder.safetensors" if Path(path).is_dir() else Path(path)
-        with safe_open(file, framework="pt") as tensors:
-            metadata = tensors.metadata()
-        self.encoder_spec, self.augmentations_spec = (
-            json.loads(metadata[key]) for key in ("encoder", "views")
-        )
+        self.encoder_spec, self.augmentations_spec = _specs(path)
 
     @classmethod
     def load(cls, path: str) -> "SentenceModule":
-        """Loads a folder that `save` wrote."""
-        return cls(path)
+        """Loads a folder that `save` wrote; sentence-transformers asks for trust_remote_code before."""
+        return cls(path, [str(spec["class_path"]).partition(".")[0] for spec in _specs(path)])
 
     def save(self, path: str) -> None:
         """Writes ``encoder.safetensors`` to a folder."""
@@ -64,8 +61,19 @@ class SentenceModule(nn.Module):
         return check_encoder(self.encoder)
 
 
+def _specs(path: str | Path) -> list[dict[str, Any]]:
+    file = Path(path) / "encoder.safetensors" if Path(path).is_dir() else Path(path)
+    with safe_open(file, framework="pt") as tensors:
+        metadata = tensors.metadata()
+    return [json.loads(metadata[key]) for key in ("encoder", "views")]
+
+
 def save_sentence_transformer(
-    encoder: nn.Module, augmentations: Any, folder: str | Path, exported: str | Path | None = None
+    encoder: nn.Module,
+    augmentations: Any,
+    folder: str | Path,
+    exported: str | Path | None = None,
+    trust: Sequence[str] = (),
 ) -> None:
     """Writes a folder that ``SentenceTransformer(folder)`` loads, with the same embeddings.
 
@@ -78,6 +86,7 @@ def save_sentence_transformer(
         folder: the folder to write.
         exported: the path that ``load_encoder`` loaded encoder and augmentations from; not needed for a
             `PretrainedText`.
+        trust: packages whose code that file may use.
 
     Raises:
         ValueError: if the augmentations are not for texts, sentence-transformers has no module for the
@@ -97,7 +106,7 @@ def save_sentence_transformer(
     elif exported is None:
         raise ValueError(f"a {type(encoder).__name__} needs the file that it was exported to: set exported")
     else:
-        module = SentenceModule(exported)
+        module = SentenceModule(exported, trust)
         module.encoder = encoder
         folder.mkdir(parents=True, exist_ok=True)
         module.save(str(folder))

@@ -1,6 +1,7 @@
 """Loading of text encoders: a run, an exported file, or a model of transformers."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,15 +16,18 @@ _LENGTH = 512  # longest text in tokens if the model does not say
 _SKIPPED = ("Normalize", "Dropout")
 
 
-def load_text_encoder(name: str | Path, weights: bool = True, pooling: str | None = None) -> LoadedEncoder:
+def load_text_encoder(
+    name: str | Path, weights: bool = True, pooling: str | None = None, trust: Sequence[str] | str = ()
+) -> LoadedEncoder:
     """Loads a text encoder and its augmentations.
 
     Args:
         name: a path for `bt_multimodal.encoder_file.load_encoder`; or a folder or hub name of a model of
             transformers or sentence-transformers. Settings of the latter give the pooling (mean, cls) and the
             longest text; the defaults are the mean and 512 tokens. A ``Normalize`` module is skipped.
-        weights: load the weights; otherwise the encoder has the same class and random weights.
+        weights: load the weights; otherwise the encoder has the same class and its initial or random ones.
         pooling: pooling of a model of transformers, instead of its folder's (`encoders.text.pooling`).
+        trust: packages whose code an exported file may use.
 
     Raises:
         ValueError: if there is no such model, it does not load, or it is more than a transformer and a
@@ -35,7 +39,7 @@ def load_text_encoder(name: str | Path, weights: bool = True, pooling: str | Non
     elif _is_export(path):
         if pooling is not None:
             raise ValueError(f"{path} was trained with its own pooling: omit pooling")
-        return load_encoder(path, weights)
+        return load_encoder(path, weights, trust)
     modules = _modules(name)
     folder = str(path / modules.transformer) if path.exists() else str(name)
     encoder = PretrainedText(folder, pooling or _pooling(name, modules.pooling))

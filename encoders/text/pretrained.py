@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -34,6 +34,8 @@ class PretrainedText(nn.Module):
         ValueError: if there is no such model or pooling, the file lacks weights, or the model is not a
             bidirectional text encoder.
     """
+
+    loads_by_name: ClassVar = {"name": ()}  # not of an encoder file, which has a configuration there
 
     def __init__(self, name: str | dict[str, Any], pooling: str = "mean", dropout: float | None = None):
         super().__init__()

@@ -1,7 +1,7 @@
 """Encoding of sentences, with the interface of sentence-transformers and MTEB."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +59,21 @@ class SentenceEncoder:
 
     @classmethod
     def load(
-        cls, name: str | Path, device: str | torch.device | None = None, pooling: str | None = None
+        cls,
+        name: str | Path,
+        device: str | torch.device | None = None,
+        pooling: str | None = None,
+        trust: Sequence[str] | str = (),
     ) -> "SentenceEncoder":
         """Loads a run directory, an ``encoder.safetensors`` file, or a model of transformers.
 
         Args:
-            name, pooling: see `encoders.text.loading.load_text_encoder`.
+            name, pooling, trust: see `encoders.text.loading.load_text_encoder`.
 
         Raises:
             ValueError: if there is no such encoder, or it is not for texts.
         """
-        encoder, augmentations = load_text_encoder(name, pooling=pooling)
+        encoder, augmentations = load_text_encoder(name, pooling=pooling, trust=trust)
         path = Path(name).resolve()
         return cls(encoder, augmentations, device, (path.parent if path.is_file() else path).name)
 

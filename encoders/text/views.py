@@ -1,7 +1,7 @@
 """Augmentation set for texts."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ class TextViews(AugmentationSet):
 
     draws = 4
     shared = 1
+    loads_by_name: ClassVar = {"tokenizer": ("bpe", "bytes")}  # an encoder file has the tokeniser itself
 
     def __init__(
         self,

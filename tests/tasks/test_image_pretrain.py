@@ -90,7 +90,9 @@ def test_custom_encoder_by_class_path_trains_and_loads(tmp_path, my_lab):
             "[32, 32]", "--model.encoder", "my_lab.Flat", "--model.encoder.width", "12",
             "--model.warmup_epochs", "1", "--run_dir", str(out)]  # fmt: skip
     assert run(argv) == 0
-    encoder, views = load_encoder(out)
+    with pytest.raises(ValueError, match="--trust my_lab"):
+        load_encoder(out)
+    encoder, views = load_encoder(out, trust="my_lab")
     assert type(encoder).__name__ == "Flat"
     assert encoder(views.clean_batch(torch.zeros(3, 1, 8, 8, dtype=torch.uint8))).shape == (3, 12)
 

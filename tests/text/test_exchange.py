@@ -189,4 +189,9 @@ def test_the_task_finds_an_encoder_in_the_folder_it_is_started_from(tmp_path):
     task = Path(__file__).parents[2] / "tasks" / "text_convert.py"
     command = [sys.executable, str(task), "--encoder", str(mine), "--out", "out"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "--trust my_words" in done.stderr
+    command += ["--trust", "my_words"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "wrote out\n"), done.stderr

@@ -47,7 +47,7 @@ def _train(run: TrainingRun, config: "Namespace") -> int:
     from encoders.image.detection.picture import draw_detections
     from encoders.image.detection.training import Detection, DetectionData
 
-    encoder = load_encoder(config.encoder, weights=not config.fresh).encoder
+    encoder = load_encoder(config.encoder, not config.fresh, config.trust).encoder
     data = DetectionData(seed=config.seed, **config.data.as_dict())
     model = Detection(encoder, data, **config.model.as_dict())
     model.schedule(config.trainer.max_steps)  # rejects wrong milestones before training starts

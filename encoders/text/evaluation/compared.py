@@ -1,6 +1,6 @@
 """The untrained and the trained text encoder, which every evaluation compares."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +21,16 @@ class Compared(NamedTuple):
 
 
 def untrained_and_trained(
-    name: str | Path, pooling: str | None = None, device: str = "cpu", seed: int = 0
+    name: str | Path,
+    pooling: str | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    trust: Sequence[str] = (),
 ) -> Compared:
     """Loads an encoder with random weights and with its trained weights.
 
     Args:
-        name, pooling: see `encoders.text.loading.load_text_encoder`.
+        name, pooling, trust: see `encoders.text.loading.load_text_encoder`.
         device: where to run.
         seed: seed of the random weights.
 
@@ -35,7 +39,8 @@ def untrained_and_trained(
     """
     torch.manual_seed(seed)
     untrained, trained = (
-        SentenceEncoder(*load_text_encoder(name, weights, pooling), device) for weights in (False, True)
+        SentenceEncoder(*load_text_encoder(name, weights, pooling, trust), device)
+        for weights in (False, True)
     )
     rows = {"untrained encoder": untrained, "trained encoder": trained}
     return Compared(
