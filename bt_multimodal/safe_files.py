@@ -1,11 +1,41 @@
-"""Writing files atomically: a file is complete or does not exist, even if the machine stops."""
+"""Reading only what is a file of a sane size, and writing files atomically.
+
+A written file is complete or does not exist, even if the machine stops.
+"""
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 PARTIAL = ".partial"
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading, without waiting for a pipe or reading from a device.
+
+    Raises:
+        OSError: it is a folder, a pipe, a device or a socket, or cannot be opened.
+    """
+    mode = path.stat().st_mode  # of what a link leads to
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+        raise OSError(f"not a file but a {kinds.get(stat.S_IFMT(mode), 'device')}")
+    return path.open("rb")
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most ``most`` bytes.
+
+    Raises:
+        OSError: it is larger, or as in `open_regular`.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(f"{size:,} bytes are over the limit of {most:,} for one record")
+        return file.read(size)
 
 
 def write_safely(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -6,6 +6,7 @@ pure: the same data and parameters give the same pixels on any device.
 Legend: ``B`` samples, ``H, W`` size of the input, ``S`` size of the output.
 """
 
+import contextlib
 import io
 import math
 import warnings
@@ -14,8 +15,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
+
+from bt_multimodal.data.file_kinds import HEAD, described, file_kind
+from encoders.image.pixels import array_to_pil, file_to_pil, tiff_layout
 
 # Larger pictures are not decoded: at the limit RGB takes 0.4 GB, twice that while decoding. Narrow pictures
 # would become as large when their shorter side is enlarged to a view's.
@@ -23,6 +27,7 @@ MOST_PIXELS, MOST_ASPECT = 2**27, 1000
 
 # By default PIL tries every format it knows, and runs Ghostscript for some.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+_READ = ("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "PNM", "PFM", "JPEG 2000")  # as `file_kind` names them
 
 # Luma weights of ITU-R BT.601, as in PIL (torchvision's tensor path uses 0.2989 for red).
 LUMA = (0.299, 0.587, 0.114)
@@ -151,17 +156,15 @@ def linear_colour(
 
 
 def decode_rgb(raw: bytes | np.ndarray) -> Tensor:
-    """Decodes a picture to uint8 ``[3, H, W]``.
-
-    Palettes are looked up, greyscale is repeated, transparency dropped, CMYK converted and 16 bits per
-    channel cut to 8. The EXIF orientation is ignored, as in the reference code.
+    """Decodes a picture to uint8 ``[3, H, W]``; `encoders.image.pixels` has the rules for its values.
 
     Args:
-        raw: encoded bytes, or a uint8 array ``[H, W]``, ``[H, W, 1]`` or ``[H, W, 3]``.
+        raw: encoded bytes, or an array ``[H, W]``, ``[H, W, C]`` or ``[C, H, W]``.
 
     Raises:
-        ValueError: if ``raw`` is not a picture, has over `MOST_PIXELS` pixels, or one side is over
-            `MOST_ASPECT` times the other. The message is one line.
+        ValueError: if ``raw`` is not a picture, is damaged, has values or bands without a rule, has over
+            `MOST_PIXELS` pixels, or one side is over `MOST_ASPECT` times the other. The message is one line;
+            it begins with "unsupported" where nothing is damaged.
     """
     # PIL's memory is [H, W, 3]: a view of it costs `to_pil` no transposition.
     return torch.from_numpy(np.array(_open(raw, "RGB"))).permute(2, 0, 1)
@@ -173,26 +176,44 @@ def decode_grey(raw: bytes | np.ndarray) -> Tensor:
 
 
 def _open(raw: bytes | np.ndarray, mode: str) -> Image.Image:
-    if isinstance(raw, np.ndarray):
-        if raw.dtype != np.uint8:
-            raise ValueError(f"an array must be uint8, this one is {raw.dtype} {list(raw.shape)}")
-        raw = raw[..., 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw
     try:
         # PIL warns of odd metadata and transparent palettes in pictures that decode well.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = (
-                Image.fromarray(raw)
-                if isinstance(raw, np.ndarray)
-                else Image.open(io.BytesIO(raw), formats=_FORMATS)
-            )
+            if isinstance(raw, np.ndarray):
+                if raw.ndim > 1 and raw.size:
+                    planes = raw.ndim == 3 and raw.shape[2] > 4 >= raw.shape[0]
+                    height, width = raw.shape[1:] if planes else raw.shape[:2]
+                    _check_size(width, height)
+                return array_to_pil(raw, mode)
+            image = Image.open(io.BytesIO(raw), formats=_FORMATS)
             _check_size(*image.size)  # before any pixel is decoded
-            if image.mode.startswith("I"):  # PIL's conversion would clip 16 bits at 255
-                image = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
-            return image.convert(mode)
+            return file_to_pil(image, mode)
     except Exception as error:  # PIL's decoders raise a dozen types of errors on damaged data
+        if str(error).startswith("unsupported"):
+            raise
+        if isinstance(error, UnidentifiedImageError):
+            raise ValueError(_unidentified(bytes(raw))) from error
         line = (str(error).splitlines() or [""])[0]
         raise ValueError(f"cannot decode the picture: {type(error).__name__}: {line}") from error
+
+
+def _unidentified(raw: bytes) -> str:
+    """Returns what a file is that PIL opens as none of the formats, and why it is not decoded."""
+    what, kind = described(raw[:HEAD], len(raw)), file_kind(raw[:HEAD])
+    if kind == "TIFF":
+        # Without its tags it is damaged.
+        with contextlib.suppress(Exception), warnings.catch_warnings(action="error"):
+            tags = TiffImagePlugin.ImageFileDirectory_v2(raw[:8])
+            file = io.BytesIO(raw)
+            file.seek(tags.next)
+            tags.load(file)
+            return f"unsupported picture: {what}: {tiff_layout(tags)}; 1 or 3 bands of 8 or 16 bits are read"
+    if kind in _READ:
+        return f"cannot decode the picture: {what} whose header is damaged or of an unsupported kind"
+    if kind is None:
+        return f"cannot decode the picture: {what} is no picture of a known format"
+    return f"unsupported picture: {what}; {', '.join(_FORMATS)} are read"
 
 
 def _check_size(width: int, height: int) -> None:
@@ -248,14 +269,19 @@ def crop_and_resize(
     return from_pil(crop.resize((size, size), resample))
 
 
+def resized_side(size: int) -> int:
+    """Returns the shorter side from whose centre evaluation cuts ``size`` pixels: 256 for 224."""
+    return round(size * 256 / 224)
+
+
 def resize_and_centre(image: Tensor, size: int, resample: Image.Resampling) -> Tensor:
-    """Resizes the shorter side of uint8 ``[C, H, W]`` to ``256 / 224 size`` and crops the centre.
+    """Resizes the shorter side of uint8 ``[C, H, W]`` to `resized_side` and crops the centre.
 
     Returns:
         uint8 ``[C, size, size]``.
     """
     rows, columns = image.shape[1:]
-    short = round(size * 256 / 224)
+    short = resized_side(size)
     # As in torchvision's Resize, the longer side is truncated, not rounded.
     height, width = (short, short * columns // rows) if rows <= columns else (short * rows // columns, short)
     resized = to_pil(image).resize((width, height), resample)
