@@ -1,6 +1,7 @@
 """Conversion of image encoders from and to other formats: the reference code, torchvision, the hub."""
 
 import json
+import math
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,9 @@ from torchvision.models import get_model
 
 from bt_multimodal.encoder_file import export_encoder, load_encoder
 from encoders.image.encoders import TimmEncoder, TorchvisionEncoder
-from encoders.image.views import IMAGENET_MEAN, IMAGENET_STD, ReferenceViews
+from encoders.image.ops import resized_side
+from encoders.image.supervised_views import ClassificationViews
+from encoders.image.views import IMAGENET_MEAN, IMAGENET_STD, ReferenceViews, SmallImageViews
 
 FORMATS = ("encoder", "torchvision", "hub")
 
@@ -114,17 +117,13 @@ def _write_hub(folder: Path, source: Source) -> None:
         raise ValueError(f"timm has no {name!r}, so nothing would load the folder")
     plain: Any = timm.create_model(name, num_classes=0)
     state = _state(source.encoder, plain)
-    timm_config, (size, mean, std) = plain.pretrained_cfg, _input_format(source.augmentations)
+    timm_config = plain.pretrained_cfg
     config = {
         "architecture": name,
         "num_classes": 0,
         "num_features": source.encoder.features_dim,
         "pretrained_cfg": {
-            "input_size": [3, size, size],
-            "interpolation": "bicubic",
-            "crop_pct": 0.875,
-            "mean": mean,
-            "std": std,
+            **preprocessing(source.augmentations),
             "num_classes": 0,
             **{key: timm_config.get(key) for key in ("first_conv", "classifier", "pool_size")},
         },
@@ -135,17 +134,52 @@ def _write_hub(folder: Path, source: Source) -> None:
     (folder / "README.md").write_text(_model_card(source), encoding="utf-8")
 
 
-def _input_format(augmentations: Any) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
-    """Returns size, mean and standard deviation of the pictures that the encoder takes."""
-    mean, std = getattr(augmentations, "mean", IMAGENET_MEAN), getattr(augmentations, "std", IMAGENET_STD)
-    return getattr(augmentations, "size", 224), tuple(mean), tuple(std)
+def preprocessing(augmentations: Any) -> dict[str, Any]:
+    """Returns the keys of timm's configs that prepare a picture as ``clean`` and ``clean_batch`` of a set do.
+
+    Raises:
+        ValueError: if timm's configs cannot say what the set does.
+    """
+    kind = type(augmentations)
+    known = (ReferenceViews, ClassificationViews, SmallImageViews)
+    base: Any = next((own for own in known if isinstance(augmentations, own)), None)
+    if base is None or any(
+        getattr(kind, name) is not getattr(base, name) for name in ("decode", "clean", "clean_batch")
+    ):
+        raise ValueError(
+            f"a hub folder cannot say how {kind.__name__} prepares a picture: timm only resizes and crops "
+            "RGB; use encoder.safetensors itself"
+        )
+    size = augmentations.size
+    small = base is SmallImageViews
+    squash = small or getattr(augmentations, "squeeze", False)
+    return {
+        "input_size": [3, size, size],
+        "interpolation": "bilinear" if base is ClassificationViews else "bicubic",
+        "crop_mode": "squash" if squash else "center",
+        "crop_pct": 1.0 if squash else _crop_pct(size, resized_side(size)),
+        "mean": augmentations.mean if small else IMAGENET_MEAN,
+        "std": augmentations.std if small else IMAGENET_STD,
+    }
+
+
+def _crop_pct(size: int, side: int) -> float:
+    """Returns the share that makes timm, which truncates, resize the shorter side to ``side``."""
+    shares = (224 / 256, size / side, size / (side + 0.5))
+    return next(share for share in shares if math.floor(size / share) == side)
 
 
 def _model_card(source: Source) -> str:
-    encoder, (size, mean, std) = source.encoder, _input_format(source.augmentations)
+    encoder, form = source.encoder, preprocessing(source.augmentations)
     figures = "No figures came with these weights."
     if source.figures:
         figures = f"```\n{source.figures.strip()}\n```"
+    size = form["input_size"][1]
+    resizing = (
+        f"resized to {size} x {size}"
+        if form["crop_mode"] == "squash"
+        else f"resized to a shorter side of {resized_side(size)}, of which the middle {size} x {size} are cut"
+    )
     return f"""---
 library_name: timm
 tags: [image-feature-extraction, self-supervised, barlow-twins]
@@ -161,7 +195,8 @@ import timm
 encoder = timm.create_model("local-dir:FOLDER", pretrained=True)  # or "hf-hub:OWNER/NAME"
 ```
 
-Pictures of {size} pixels, normalised by mean {mean} and standard deviation {std}.
+Pictures of {size} pixels: {resizing} ({form["interpolation"]}), normalised by mean {form["mean"]} and
+standard deviation {form["std"]}. `config.json` says so to timm and transformers.
 
 ## Figures
 
