@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bt_multimodal.evaluation.figures import Cells, Figure, Rows
 from bt_multimodal.evaluation.probes import accuracy, few_labels, knn, vote
+from encoders.text.tokens import text_of
 
 
 class Texts(Protocol):
@@ -26,8 +27,8 @@ def contents(records: Texts) -> list[str]:
 
     def content(i: int) -> str:
         try:
-            return bytes(records.raw(i)).decode(errors="replace")
-        except OSError:
+            return text_of(records.raw(i))
+        except (OSError, ValueError):
             return ""
 
     return [content(i) for i in range(len(records))]

@@ -1,13 +1,18 @@
 """Tokenisers of the tokenizers library: a pretrained model's, one trained on texts, or bytes."""
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 # Names in common vocabularies.
 _PAD = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>")
 _MASK = ("[MASK]", "<mask>", "<|mask|>")
+# Characters. A longer text is refused: the longest books have as many. A longer word, such as base64 or a
+# genome, is cut where a vocabulary is trained, which takes the square of a word's length.
+LONGEST_TEXT, LONGEST_WORD = 2**23, 1000
+_CHUNK = 2**18  # characters that are encoded at once: the library holds some 200 bytes a token
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -42,11 +47,60 @@ class Tokens:
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text's tokens, without special tokens."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = []
+        for chunk in _chunks(text):
+            ids += self._tokenizer.encode(chunk, add_special_tokens=False).ids
+        return ids
 
     def to_json(self) -> str:
         """Returns the tokeniser in the tokenizers library's JSON format, which `load_tokens` takes."""
         return self._tokenizer.to_str()
+
+
+def text_of(raw: bytes) -> str:
+    """Returns the text of a record, which may be empty and have any characters.
+
+    Raises:
+        UnicodeDecodeError: if the bytes are not UTF-8.
+        ValueError: if the text has over `LONGEST_TEXT` characters.
+    """
+    text = bytes(raw).decode()
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"a text of {len(text):,} characters is over the limit of {LONGEST_TEXT:,}: cut it")
+    return text
+
+
+def _chunks(text: str) -> Iterator[str]:
+    """Yields a text in pieces of at most `_CHUNK` characters, cut before a space where there is one."""
+    start = 0
+    while len(text) - start > _CHUNK:
+        end = text.rfind(" ", start + 1, start + _CHUNK)
+        end = start + _CHUNK if end < 0 else end
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def _without_long_words(text: str, splitter: Any) -> Iterator[str]:
+    """Yields a text as it is, or cut within the words of over `LONGEST_WORD` characters.
+
+    Args:
+        splitter: a pre-tokeniser of the tokenizers library, which finds the words.
+    """
+    usual = len(text) <= LONGEST_WORD or (
+        max(map(len, text.split()), default=0) <= LONGEST_WORD
+        and not re.search(rf"\s{{{LONGEST_WORD + 1}}}", text)
+    )
+    if usual:
+        yield text
+        return
+    for chunk in _chunks(text):
+        begin = 0
+        for _, (start, end) in splitter.pre_tokenize_str(chunk):
+            for cut in range(start + LONGEST_WORD, end, LONGEST_WORD):
+                yield chunk[begin:cut]
+                begin = cut
+        yield chunk[begin:]
 
 
 def load_tokens(name: str) -> Tokens:
@@ -111,7 +165,9 @@ def train_bpe(texts: Iterable[str], vocabulary: int) -> Tokens:
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary, special_tokens=_SPECIAL, initial_alphabet=_alphabet(), show_progress=False
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    splitter = tokenizer.pre_tokenizer
+    pieces = (piece for text in texts for piece in _without_long_words(text, splitter))
+    tokenizer.train_from_iterator(pieces, trainer)
     # Loaded from its JSON, so that a trained and a loaded tokeniser are exactly equal.
     return load_tokens(_with_ends(tokenizer).to_str())
 

@@ -1,6 +1,7 @@
 """Augmentation set for texts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bt_multimodal.augmentation_set import AugmentationSet
 from encoders.text import ops
-from encoders.text.tokens import Tokens, load_tokens, train_bpe
+from encoders.text.tokens import Tokens, load_tokens, text_of, train_bpe
 
 _SHUFFLE, _DELETE, _MASK, _SPAN = range(4)  # purposes of a text's noise
 
@@ -72,13 +73,13 @@ class TextViews(AugmentationSet):
             self._set_tokens(load_tokens(tokenizer))
 
     def learn(self, texts: Iterable[bytes]) -> None:
-        """Trains the tokeniser on undecoded texts, if it is ``bpe``; bytes that are not UTF-8 are replaced.
+        """Trains the tokeniser on undecoded texts, if it is ``bpe``; damaged ones are left out.
 
         Raises:
             ValueError: if the vocabulary is too small.
         """
         if self._tokens is None:
-            self._set_tokens(train_bpe((text.decode(errors="replace") for text in texts), self.vocabulary))
+            self._set_tokens(train_bpe(_intact(texts), self.vocabulary))
 
     @property
     def tokens(self) -> Tokens:
@@ -104,8 +105,15 @@ class TextViews(AugmentationSet):
             raise ValueError("the run's tokeniser differs from this data's: the training texts have changed")
 
     def decode(self, raw: bytes) -> Tensor:
-        """Returns the token ids of UTF-8 bytes without special tokens, int32 ``[L]``."""
-        return torch.tensor(self.tokens.encode(raw.decode()), dtype=torch.int32)
+        """Returns the token ids of UTF-8 bytes without special tokens, int32 ``[L]``.
+
+        An empty text has none, and is no damage; control characters are characters.
+
+        Raises:
+            ValueError: if the bytes are not UTF-8, or more than `encoders.text.tokens.LONGEST_TEXT`
+                characters.
+        """
+        return torch.tensor(self.tokens.encode(text_of(raw)), dtype=torch.int32)
 
     def draw(self, u: Tensor, view: int) -> dict[str, Tensor]:
         """Returns parameters from ``u [B, 4]``: the cut, the span's share and position, the noise's seed."""
@@ -178,6 +186,13 @@ class TextViews(AugmentationSet):
 
     def _assembled(self, ids: Tensor) -> dict[str, Tensor]:
         return ops.assemble(ids, self.tokens.prefix, self.tokens.suffix, self.tokens.pad)
+
+
+def _intact(contents: Iterable[bytes]) -> Iterator[str]:
+    """Yields the texts that `TextViews.decode` does not refuse."""
+    for raw in contents:
+        with suppress(ValueError):  # decoding names and counts it
+            yield text_of(raw)
 
 
 def _pair(name: str, rate: float | tuple[float, float]) -> tuple[float, float]:

@@ -19,7 +19,8 @@ from encoders.text.tokens import byte_tokens
 from encoders.text.transformer import TextTransformer
 from encoders.text.views import TextViews
 
-TEXTS = ["A cat sat on the mat.", "Yes", "", "Größe 大小", "word " * 30, "half a pair \ud800", "No", "A cat"]
+TEXTS = ["A cat sat on the mat.", "Yes", "", "Größe 大小", "word " * 30, "half a pair \ud800", "No", "A cat",
+         " spaces around ", "\n", "a\0b", "[CLS] in a text", "UPPER lower", "x" * 5000]  # fmt: skip
 
 
 def sizes(kind):

@@ -181,3 +181,16 @@ def test_masks_need_a_mask_token():
 def test_undecodable_bytes_are_damage():
     with pytest.raises(UnicodeDecodeError):
         TextViews("bytes").decode(b"\xff\xfe")
+
+
+def test_damaged_texts_teach_nothing_and_empty_ones_are_texts():
+    good = [b"the cat sat on the mat", b"a dog"] * 20
+    bad = [b"\xff\xfe" * 50, b"caf\xe9"]
+    views, clean = TextViews(vocabulary=300), TextViews(vocabulary=300)
+    clean.learn(good)
+    views.learn([*good[:7], *bad, *good[7:]])
+    assert views.tokens.to_json() == clean.tokens.to_json()
+    for raw in bad:
+        with pytest.raises(ValueError, match="utf-8"):
+            views.decode(raw)
+    assert views.decode(b"").tolist() == []
