@@ -6,7 +6,7 @@ Runs of every task, with and without loader processes, from a stream and in micr
 
 * aimed: SIGKILL at each of the task's `moments`, then the same command again;
 * random: SIGKILL at ``--kills`` random moments over all tasks, a fifth of them in the start;
-* signalled: SIGINT, SIGTERM, SIGUSR1 and SIGHUP in turn at each moment, to the process, to its group, and twice.
+* signalled: SIGINT, SIGTERM, SIGUSR1 and SIGHUP in turn at each moment, to the process, its group, and twice.
 
 Every start is a new process, forked from one that has only imported the libraries. The other faults follow.
 The full and the read-only disk are separate file systems, which require root.

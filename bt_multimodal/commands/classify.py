@@ -29,7 +29,7 @@ KEYS: Keys = (
         "data",
         "bt_multimodal.training.classification_data.ClassificationData",
         "what to train and test on",
-        skip=frozenset({"augmentations", "modality", "seed"}),
+        skip=frozenset({"augmentations", "modality", "seed", "run"}),
     ),
 )
 
@@ -55,21 +55,23 @@ def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", moda
     from bt_multimodal.augmentation_set import check_members, completed
     from bt_multimodal.encoder_file import load_encoder
     from bt_multimodal.evaluation.figures import Figure
-    from bt_multimodal.evaluation.report import Comparison
+    from bt_multimodal.evaluation.report import Comparison, counted
     from bt_multimodal.training.classification import Classification
     from bt_multimodal.training.classification_data import ClassificationData
 
     encoder = load_encoder(config.encoder, not config.fresh, config.trust).encoder
     augmentations = completed(parser.instantiate(config).views)
     check_members(augmentations)
-    data = ClassificationData(augmentations, modality, config.seed, **config.data.as_dict())
+    data = ClassificationData(augmentations, modality, config.seed, **config.data.as_dict(), run=run.folder)
     model = Classification(augmentations, encoder, data.train.records.classes, **config.model.as_dict())
     trainer = run.trainer(num_sanity_val_steps=0)
+    data.tolerance.begin()  # the run directory exists
     train(trainer, model, data)
     trainer.validate(model, datamodule=data, verbose=False)
     top_1, top_5, n = model.accuracies()
     if not trainer.is_global_zero:
         return 0
     row = "untrained encoder" if config.fresh else "trained encoder"
-    title = f"{n} {data.tested_on} {modality.unit}, {len(data.train)} labels"
+    tested = counted(n, len(data.test), f"{data.tested_on} {modality.unit}")
+    title = f"{tested}, {len(data.train)} labels"
     return run.finish(Comparison(title, {row: {"top-1": Figure(top_1), "top-5": Figure(top_5)}}))

@@ -5,7 +5,6 @@ Nothing heavy is imported until there is something to do: Lightning alone takes 
 
 import argparse
 import logging
-import os
 import sys
 import warnings
 from argparse import ArgumentError

@@ -53,7 +53,7 @@ KEYS: Keys = (
         "data",
         "bt_multimodal.training.pretraining_data.PretrainingData",
         "what to train on",
-        skip=frozenset({"augmentations", "modality", "seed"}),
+        skip=frozenset({"augmentations", "modality", "seed", "run"}),
     ),
     Group(
         "probe",
@@ -104,7 +104,7 @@ def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", moda
     check_members(parts.views)
     augmentations = completed(parts.views)
     model = Pretraining(augmentations, **parts.model.as_dict())
-    data = PretrainingData(augmentations, modality, config.seed, **config.data.as_dict())
+    data = PretrainingData(augmentations, modality, config.seed, **config.data.as_dict(), run=run.folder)
     samples = data.samples
     for name, value in augmentations.measure(samples.train).items():
         config.views.init_args[name] = value  # kept with the run and the encoder
@@ -121,6 +121,7 @@ def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", moda
     steps = epoch_length(trainer, samples.steps)
     model.prepare(data.batch_size, steps, run_length(trainer, samples.steps))
     check_first_batch(model, augmentations, samples.first_batch())
+    data.tolerance.begin()  # what could be refused has not been
 
     encoder = model.twins.encoder
     both = (samples.train_full, samples.test)
@@ -155,6 +156,7 @@ def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", moda
             modality.unit, samples.test_is_held_out,
             modality.baselines and partial(modality.baselines, *records_of_both, encoder.features_dim),
             per_class=config.probe.per_class, seed=config.seed, linear=config.probe.linear,
+            records=[len(part) for part in both],
         )  # fmt: skip
         plot_features(before[1], after[1], run.folder / "features.png")
     return run.finish(comparison)

@@ -13,6 +13,7 @@ from bt_multimodal.commands.cli import add_trust, plain_parser, run_plain
 
 if TYPE_CHECKING:
     from bt_multimodal.augmentation_set import AugmentationSet
+    from bt_multimodal.data.damage import Tolerance
     from bt_multimodal.data.records import Records
     from bt_multimodal.encoder_file import LoadedEncoder
     from bt_multimodal.evaluation.features import FeatureTable
@@ -35,6 +36,11 @@ def probe_parser(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--mlp", action="store_true", help="add the MLPs of HEAR's recipe (minutes)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--run_dir", type=Path, help="where to keep table.txt and table.json")
+    share, least = "that may be damaged (default 0.01)", "that may be damaged in any case (default 5)"
+    parser.add_argument(
+        "--data.damaged_share", dest="share", type=float, default=0.01, help=f"records {share}"
+    )
+    parser.add_argument("--data.damaged_least", dest="least", type=int, default=5, help=f"records {least}")
     parser.add_argument("--save_features", help="folder for train.safetensors and test.safetensors")
     return parser
 
@@ -77,6 +83,7 @@ def representations(
     batch_size: int = 256,
     load: "Callable[..., LoadedEncoder] | None" = None,
     trust: "Sequence[str] | str" = (),
+    tolerance: "Tolerance | None" = None,
 ) -> "dict[str, list[FeatureTable]]":
     """The features that an exported encoder gives of several sets of records, by name.
 
@@ -89,6 +96,7 @@ def representations(
         batch_size: samples that go through the encoder at once.
         load: opens ``encoder``, with the arguments of `encoder_file.load_encoder`, which it is by default.
         trust: packages whose code the encoder's file may use.
+        tolerance: how much damage is no error.
 
     Raises:
         ValueError: no such encoder, one that does not take these records, or too many damaged.
@@ -96,6 +104,7 @@ def representations(
     from torch import nn
 
     from bt_multimodal.augmentation_set import completed
+    from bt_multimodal.data.damage import Tolerance
     from bt_multimodal.data.decoding import DecodedRecords
     from bt_multimodal.encoder_file import load_encoder
     from bt_multimodal.evaluation.features import extract_features, raw_tables
@@ -103,7 +112,8 @@ def representations(
     load = load or load_encoder
     trained, trained_with = load(encoder, trust=trust)
     augmentations = trained_with if augmentations is None else completed(augmentations)
-    parts = [DecodedRecords(part, augmentations.decode) for part in records]
+    options = (tolerance or Tolerance())._asdict()
+    parts = [DecodedRecords(part, augmentations.decode, **options) for part in records]
 
     def features(encoder: nn.Module) -> "list[FeatureTable]":
         return [extract_features(encoder, augmentations, part, batch_size, device) for part in parts]
@@ -122,6 +132,7 @@ def _evaluate(
     import torch
 
     from bt_multimodal.commands.memory import keep_freed_memory
+    from bt_multimodal.data.damage import tolerance
     from bt_multimodal.data.records import open_source
     from bt_multimodal.evaluation.features import save_features
     from bt_multimodal.evaluation.report import check_empty, compare, save_comparison
@@ -130,6 +141,7 @@ def _evaluate(
     torch.manual_seed(arguments.seed)
     if arguments.run_dir:
         check_empty(arguments.run_dir)
+    tolerated = tolerance(arguments.share, arguments.least, arguments.run_dir)
     splits = open_source(
         arguments.source,
         modality,
@@ -140,19 +152,15 @@ def _evaluate(
         require_labels=True,
     )
     tables = representations(
-        arguments.encoder,
-        (splits.train, splits.test),
-        modality,
-        device=arguments.device,
-        load=load,
-        trust=arguments.trust,
-    )
+        arguments.encoder, (splits.train, splits.test), modality, device=arguments.device, load=load,
+        tolerance=tolerated, trust=arguments.trust,
+    )  # fmt: skip
     width = tables["trained encoder"][0].features.shape[1]
     report = compare(
         tables, modality.unit, splits.held_out,
         modality.baselines and partial(modality.baselines, splits.train, splits.test, width),
         per_class=arguments.per_class, draws=arguments.draws, k=arguments.k, seed=arguments.seed,
-        linear=not arguments.no_linear, mlp=arguments.mlp,
+        linear=not arguments.no_linear, mlp=arguments.mlp, records=(len(splits.train), len(splits.test)),
     )  # fmt: skip
     if arguments.save_features:
         folder = Path(arguments.save_features)
@@ -161,4 +169,5 @@ def _evaluate(
             save_features(folder / f"{split}.safetensors", table)
     if arguments.run_dir:
         save_comparison(arguments.run_dir, report)
+        tolerated.begin()
     return str(report)

@@ -42,12 +42,16 @@ class DataOptions:
         train_split: its name.
         test_split: its name.
         batch_size: samples that go through the encoder at once.
+        damaged_share: the share of the records that may be damaged; more end the run.
+        damaged_least: the number that may be damaged whatever their share, if they are at most half.
     """
 
     source: str
     train_split: str = "trainval"
     test_split: str = "test"
     batch_size: int = 64
+    damaged_share: float = 0.01
+    damaged_least: int = 5
 
 
 def _published_costs() -> list[float]:
@@ -103,14 +107,16 @@ def _svm(parser: "ArgumentParser", config: "Namespace", modality: "Modality", op
     import torch
 
     from bt_multimodal.commands.probe import representations
+    from bt_multimodal.data.damage import tolerance
     from bt_multimodal.evaluation.figures import Figure, Rows
-    from bt_multimodal.evaluation.report import Comparison, check_empty, save_comparison
+    from bt_multimodal.evaluation.report import Comparison, check_empty, counted, save_comparison
     from bt_multimodal.evaluation.svm_probe import check_targets, mean_average_precision, svm_probe
 
     run = Path(config.run_dir) if config.run_dir else None
     if run:
         check_empty(run)
     data, svm = config.data, config.svm
+    tolerated = tolerance(data.damaged_share, data.damaged_least, run)
     train, test = open_splits(data.source, data.train_split, data.test_split)
     classes = train.records.classes
     check_targets(train.targets, "training", svm.folds, classes=classes)  # before long work
@@ -122,6 +128,7 @@ def _svm(parser: "ArgumentParser", config: "Namespace", modality: "Modality", op
     tables = representations(
         config.encoder, (train.records, test.records), modality, trust=config.trust,
         device=device, augmentations=parser.instantiate(config).views, batch_size=data.batch_size,
+        tolerance=tolerated,
     )  # fmt: skip
     rows: Rows = {}
     svms: dict[str, dict[str, Any]] = {}
@@ -141,11 +148,13 @@ def _svm(parser: "ArgumentParser", config: "Namespace", modality: "Modality", op
         svms[name] = {of: dict(zip(keys, own, strict=True)) for of, own in zip(classes, figures, strict=True)}
 
     counts = [len(table.labels) for table in next(iter(tables.values()))]
-    title = f"{counts[1]} test {modality.unit}, {counts[0]} for the SVMs of {len(classes)} classes"
+    tests = counted(counts[1], len(test.records), f"test {modality.unit}")
+    title = f"{tests}, {counted(counts[0], len(train.records))} for the SVMs of {len(classes)} classes"
     comparison = Comparison(title, rows, "average precision in %")
     print(comparison)
     if run:
         run.mkdir(parents=True, exist_ok=True)
+        tolerated.begin()
         (run / "config.yaml").write_text(parser.dump(config), encoding="utf-8")
         (run / "svms.json").write_text(json.dumps(svms, indent=1) + "\n", encoding="utf-8")
         save_comparison(run, comparison)

@@ -126,6 +126,7 @@ def _measure(run: Run, modality: "Modality") -> None:
     import yaml
 
     from bt_multimodal.commands.probe import representations
+    from bt_multimodal.data.damage import Tolerance
     from bt_multimodal.data.records import open_source
     from bt_multimodal.evaluation.report import compare, save_comparison
 
@@ -136,10 +137,21 @@ def _measure(run: Run, modality: "Modality") -> None:
     keys = ("source", "content_column", "label_column", "train_split", "test_split")
     splits = open_source(modality=modality, **{key: data.get(key) for key in keys}, require_labels=True)
     torch.manual_seed(run.seed)
+    tolerated = Tolerance(data.get("damaged_share", 0.01), data.get("damaged_least", 5))
     tables = representations(
-        run.folder, (splits.train, splits.test), modality, run.raw, run.untrained, trust=used
+        run.folder,
+        (splits.train, splits.test),
+        modality,
+        run.raw,
+        run.untrained,
+        tolerance=tolerated,
+        trust=used,
     )
-    save_comparison(run.folder, compare(tables, modality.unit, splits.held_out, per_class=[], seed=run.seed))
+    counts = (len(splits.train), len(splits.test))
+    save_comparison(
+        run.folder,
+        compare(tables, modality.unit, splits.held_out, records=counts, per_class=[], seed=run.seed),
+    )
 
 
 def sweep(runs: Sequence[Run], modality: "Callable[[], Modality]", processes: int) -> dict[Path, str]:

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, TypeVar
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bt_multimodal.data.columns import DataError, shortened
+from bt_multimodal.data.damage import DamageLog
 from bt_multimodal.data.records import Records
 
 T = TypeVar("T")
@@ -24,21 +24,23 @@ class Tally:
 
 
 class DecodedRecords:
-    """Records as tensors. Each damaged record is counted, and named in one warning.
+    """Records as tensors. Each damaged or unsupported record is counted and named once.
 
     Training replaces a damaged record by another one (`batch`, `read`); evaluation skips it (`get`).
-    Two rules turn damage into an error: more damaged records than ``allowed``; or, because each loader
-    process sees only a part of the records, clearly more than that share of those that training has
-    tried in one process.
+    Two rules turn damage into an error: more damaged records than ``allowed`` and ``least`` permit; or,
+    because each loader process sees only a part of the records, clearly more than that share of those that
+    training has tried in one process.
 
     Args:
         records: undecoded records.
         decode: decodes the content of a record to a tensor, without randomness; an exception means that
-            the record is damaged.
+            the record is damaged, or unsupported where its message begins with that word.
         cache: decode everything now and keep it in memory.
         allowed: the share of damaged records, from 0 to 1, above which damage is an error.
         tally: a count shared by several sets of records, when ``records`` is one part of a whole of
             unknown size; then only the second rule applies.
+        least: as many damaged records are no error whatever their share, if they are at most half of all.
+        log: where damaged records are named; by default in a warning each.
 
     Attributes:
         records: the undecoded records, with their labels, classes and names.
@@ -54,10 +56,15 @@ class DecodedRecords:
         cache: bool = False,
         allowed: float = 0.01,
         tally: Tally | None = None,
+        *,
+        least: int = 5,
+        log: DamageLog | None = None,
     ):
         self.records = records
         self._whole, self._decode, self._allowed = records, decode, allowed
-        self._most = allowed * len(records) if tally is None else math.inf
+        self._least = least if tally else min(least, len(records) // 2)
+        self._most = math.inf if tally else max(allowed * len(records), self._least)
+        self._log = log or DamageLog()
         # A subset has its own `records` and `_rows` and shares the rest: one count of damage, one cache.
         self._rows = torch.arange(len(records))
         self._damaged: set[int] = set()
@@ -143,7 +150,7 @@ class DecodedRecords:
         tally.damaged += damaged
         expected = self._allowed * tally.tried
         # Five standard deviations, and five more for small counts.
-        if damaged and tally.damaged > expected + 5 * math.sqrt(expected) + 5:
+        if damaged and tally.damaged > max(self._least, expected + 5 * math.sqrt(expected) + 5):
             raise DataError(
                 f"{tally.damaged} of the {tally.tried} records tried so far are damaged, most recently "
                 f"{self.records.name(i)}: clearly over the allowed {100 * self._allowed:.3g} %"
@@ -152,10 +159,12 @@ class DecodedRecords:
     def _note(self, row: int, error: Exception) -> None:
         self._damaged.add(row)
         reason = shortened(" ".join(f"{type(error).__name__}: {error}".split()), 500)
-        text = f"damaged record {self._whole.name(row)}: {reason}"
+        kind = "unsupported" if str(error).startswith("unsupported") else "damaged"
+        text = f"{kind} record {self._whole.name(row)}: {reason}"
         count, total = len(self._damaged), len(self._whole)
         if count > self._most:
+            self._log.keep(text)
             raise DataError(
-                f"{text} ({count} of {total} damaged so far, over the allowed {int(self._most)})"
+                f"{text} ({count} of {total} {kind} so far, over the allowed {int(self._most)})"
             ) from error
-        warnings.warn(text, stacklevel=4)
+        self._log.note(text)

@@ -30,6 +30,9 @@ from bt_multimodal.data.splitting import stratified_split
 from bt_multimodal.data.tables import TEST_SPLITS, SourceOptions, Split, anywhere, find_splits
 from bt_multimodal.data.tars import Stretch
 from bt_multimodal.modality import Modality
+from bt_multimodal.safe_files import open_regular, read_regular
+
+LARGEST = 2**30  # bytes of a record that is read whole
 
 
 class Cells:
@@ -90,7 +93,7 @@ class Records:
             OSError: the record is empty, or its file cannot or must not be read.
         """
         content = self._content(i)
-        return content.read_bytes() if isinstance(content, Path) else content
+        return read_regular(content, LARGEST) if isinstance(content, Path) else content
 
     def open(self, i: int) -> BinaryIO:
         """The content of record ``i`` as an open file, which the caller closes.
@@ -99,7 +102,7 @@ class Records:
             OSError: as `raw`.
         """
         content = self._content(i)
-        return content.open("rb") if isinstance(content, Path) else io.BytesIO(bytes(content))
+        return open_regular(content) if isinstance(content, Path) else io.BytesIO(bytes(content))
 
     def _content(self, i: int) -> bytes | np.ndarray | Path:
         cell = self._cell(i)

@@ -5,6 +5,7 @@ from typing import Any
 
 from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.data.columns import DataError
+from bt_multimodal.data.damage import USUAL, Tolerance
 from bt_multimodal.data.decoding import DecodedRecords
 from bt_multimodal.data.streams import Stream, StreamLoader, TwinStream
 from bt_multimodal.views import Views
@@ -19,6 +20,7 @@ class StreamedSamples:
         seed: the run's seed.
         batch_size: the global batch, over all ranks.
         records: the number of records that count as an epoch.
+        tolerance: how much damage is no error.
 
     Attributes: as in `WholeSamples`; the training records are only the first of the stream.
 
@@ -27,8 +29,9 @@ class StreamedSamples:
     """
 
     def __init__(
-        self, stream: Stream, augmentations: AugmentationSet, seed: int, batch_size: int, records: int
-    ):
+        self, stream: Stream, augmentations: AugmentationSet, seed: int, batch_size: int, records: int,
+        tolerance: Tolerance = USUAL,
+    ):  # fmt: skip
         if not 2 <= batch_size <= records:
             raise DataError(
                 f"batch_size {batch_size} does not work with {records} records per epoch: "
@@ -36,11 +39,12 @@ class StreamedSamples:
             )
         first = stream.first(seed)
         augmentations.learn(first.contents())
-        self.train = self.train_full = DecodedRecords(first, augmentations.decode)
+        self.train = self.train_full = DecodedRecords(first, augmentations.decode, **tolerance._asdict())
         self.validation = self.test = self.train.subset([])
         self.test_is_held_out = False
         self.batch_size, self.steps = batch_size, records // batch_size
         self._stream, self._augmentations, self._seed = stream, augmentations, seed
+        self._tolerance = tolerance
 
     def loader(
         self, rank: int, world: int, start: tuple[int, int], num_workers: int, pin_memory: bool
@@ -49,13 +53,15 @@ class StreamedSamples:
         epoch, done = start
         local_size = len(range(rank, self.batch_size, world))
         dataset = TwinStream(
-            self._stream, self._augmentations, self._seed, local_size, self.steps, epoch, rank, world, done
-        )
+            self._stream, self._augmentations, self._seed, local_size, self.steps, epoch, rank, world, done,
+            self._tolerance,
+        )  # fmt: skip
         return StreamLoader(dataset, num_workers, pin_memory)
 
     def first_batch(self) -> Views:
         """The first global batch, computed in this process."""
         batches: Iterable[Any] = TwinStream(
-            self._stream, self._augmentations, self._seed, self.batch_size, self.steps
-        )
+            self._stream, self._augmentations, self._seed, self.batch_size, self.steps,
+            tolerance=self._tolerance,
+        )  # fmt: skip
         return next(iter(batches))

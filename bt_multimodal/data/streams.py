@@ -20,6 +20,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.data.batches import TwinDataset, as_is, shuffled
 from bt_multimodal.data.columns import DataError
+from bt_multimodal.data.damage import USUAL, Tolerance
 from bt_multimodal.data.decoding import DecodedRecords, Tally
 from bt_multimodal.data.loader_processes import Loader
 from bt_multimodal.data.records import Part, Records
@@ -200,6 +201,7 @@ class TwinStream(IterableDataset):
         epoch: the first epoch.
         rank, world: this rank and the number of ranks.
         start: batches of the first epoch to skip; their records are read but not decoded.
+        tolerance: how much damage is no error.
 
     Raises:
         ValueError: ``start`` is out of range.
@@ -217,12 +219,13 @@ class TwinStream(IterableDataset):
         rank: int = 0,
         world: int = 1,
         start: int = 0,
+        tolerance: Tolerance = USUAL,
     ):
         if not 0 <= start <= steps:
             raise ValueError(f"start must be a number of batches from 0 to {steps}, not {start}")
         self.stream, self.augmentations, self.seed = stream, augmentations, seed
         self.batch_size, self.steps, self.epoch, self.start = batch_size, steps, epoch, start
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.tolerance = rank, world, tolerance
 
     def __iter__(self) -> Iterator[Views]:
         info = get_worker_info()
@@ -247,7 +250,10 @@ class TwinStream(IterableDataset):
                 chunk += new
                 if len(chunk) < self.batch_size:
                     continue
-                records = DecodedRecords(self.stream.records(chunk), self.augmentations.decode, tally=tally)
+                records = DecodedRecords(
+                    self.stream.records(chunk), self.augmentations.decode, tally=tally,
+                    **self.tolerance._asdict(),
+                )  # fmt: skip
                 dataset = TwinDataset(records, self.augmentations, self.seed)
                 key = (self.epoch * parts + part) * 4096 + chunks
                 order = shuffled(len(chunk), self.seed, key).tolist()

@@ -4,6 +4,7 @@ from torch.utils.data import DataLoader
 
 from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.data.batches import TwinDataset, check_batch_size, training_loader
+from bt_multimodal.data.damage import USUAL, Tolerance
 from bt_multimodal.data.decoding import DecodedRecords
 from bt_multimodal.data.records import Splits
 from bt_multimodal.data.splitting import stratified_split
@@ -20,6 +21,7 @@ class WholeSamples:
         batch_size: the global batch, over all ranks.
         validation: share of the training records to hold out for validation, from 0 to 1.
         cache: decode once and keep everything in memory.
+        tolerance: how much damage is no error.
 
     Attributes:
         train_full: all training records.
@@ -40,12 +42,15 @@ class WholeSamples:
         batch_size: int,
         validation: float,
         cache: bool,
+        tolerance: Tolerance = USUAL,
     ):
         rest, held_out = stratified_split(splits.train.labels, validation, seed)
         check_batch_size(batch_size, len(rest))  # before any slow work
         augmentations.learn(splits.train.contents())
-        self.train_full = DecodedRecords(splits.train, augmentations.decode, cache)
-        self.test = DecodedRecords(splits.test, augmentations.decode, cache)
+        self.train_full, self.test = (
+            DecodedRecords(records, augmentations.decode, cache, **tolerance._asdict())
+            for records in (splits.train, splits.test)
+        )
         self.test_is_held_out = splits.held_out
         self.train, self.validation = self.train_full.subset(rest), self.train_full.subset(held_out)
         self.batch_size, self.steps = batch_size, len(rest) // batch_size

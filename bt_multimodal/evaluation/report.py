@@ -111,6 +111,7 @@ def compare(
     unit: str,
     held_out: bool,
     baselines: Callable[..., Rows] | None = None,
+    records: Sequence[int] | None = None,
     **probes: Any,
 ) -> Comparison:
     """The final table: probe results of several representations of the same data.
@@ -120,6 +121,7 @@ def compare(
         unit: the plural of a sample, such as ``"images"``.
         held_out: whether the test split was drawn from the training split.
         baselines: returns the rows of baselines with classifiers of their own, given options of `evaluate`.
+        records: the number of records of both splits, damaged ones included.
         probes: options of `evaluate`; what cannot be drawn of ``per_class`` is left out, with a note.
 
     Raises:
@@ -133,9 +135,18 @@ def compare(
     rows = {} if baselines is None else baselines(**{k: v for k, v in probes.items() if k != "mlp"})
     rows |= probed
     share = " (20 % held out)" if held_out else ""
-    return Comparison(
-        f"{len(test.labels)} test {unit}{share}, {len(train.labels)} for the probes", rows, notes=notes
-    )
+    intact = [len(table.labels) for table in (train, test)]
+    of_train, of_test = records or intact
+    fitted, tested = counted(intact[0], of_train), counted(intact[1], of_test, f"test {unit}")
+    return Comparison(f"{tested}{share}, {fitted} for the probes", rows, notes=notes)
+
+
+def counted(intact: int, records: int, what: str = "") -> str:
+    """A number of records in words; where some are damaged, ``96 of 97 test images (1 damaged)``."""
+    name = f" {what}" if what else ""
+    if intact == records:
+        return f"{intact}{name}"
+    return f"{intact} of {records}{name} ({records - intact} damaged)"
 
 
 def check_empty(folder: Path) -> None:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from bt_multimodal.augmentation_set import AugmentationSet, completed
 from bt_multimodal.data.batches import check_batch_size, training_loader
 from bt_multimodal.data.columns import DataError
+from bt_multimodal.data.damage import tolerance
 from bt_multimodal.data.decoding import DecodedRecords
 from bt_multimodal.data.loader_processes import Loader
 from bt_multimodal.data.records import Records, open_source
@@ -103,6 +104,12 @@ class ClassificationData(pl.LightningDataModule):
         validation: share of the training split to test on instead of the test split, for choices.
         cache: decode once and keep everything in memory.
         num_workers: loader processes.
+        damaged_share: the share of the records that may be damaged; more end the run.
+        damaged_least: the number that may be damaged whatever their share, if they are at most half.
+        run: the run directory, whose damaged.txt lists all damaged records.
+
+    Attributes:
+        tolerance: how much damage is no error, and the list of it, which begins when the directory exists.
     """
 
     def __init__(
@@ -121,10 +128,14 @@ class ClassificationData(pl.LightningDataModule):
         validation: float = 0.0,
         cache: bool = False,
         num_workers: int = 0,
+        damaged_share: float = 0.01,
+        damaged_least: int = 5,
+        run: Path | None = None,
     ):
         super().__init__()
         if not 0 <= validation < 1:
             raise ValueError(f"validation is a share in [0, 1), not {validation}")
+        self.tolerance = tolerance(damaged_share, damaged_least, run)
         augmentations = completed(augmentations)
         splits = open_source(
             source, modality, content_column=content_column, label_column=label_column,
@@ -139,8 +150,10 @@ class ClassificationData(pl.LightningDataModule):
         if per_class is not None:
             train = train.subset(few_labels(train.labels, per_class, 0, seed))
         check_batch_size(batch_size, len(train))  # before long work
-        self.train = DecodedRecords(train, augmentations.decode, cache)
-        self.test = DecodedRecords(test, augmentations.decode, cache)
+        self.train, self.test = (
+            DecodedRecords(records, augmentations.decode, cache, **self.tolerance._asdict())
+            for records in (train, test)
+        )
         self.augmentations, self.seed = augmentations, seed
         self.batch_size, self.num_workers = batch_size, num_workers
 

@@ -1,7 +1,7 @@
 """What is tried before a run begins: the augmentation set on some records, the encoder on the first batch."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from bt_multimodal.training.pretraining import Pretraining
 from bt_multimodal.twins import check_representation
 from bt_multimodal.views import Views, draw_views, finish_views
 
-_TRIED = 4  # records
+_TRIED, _LOOKED_AT = 4, 64  # records: usually, and where the first are suspicious
+_BY_CHANCE = 8  # fewer views may be alike by chance
 
 
 def check_first_batch(model: Pretraining, augmentations: AugmentationSet, batch: Views) -> None:
@@ -24,12 +25,14 @@ def check_first_batch(model: Pretraining, augmentations: AugmentationSet, batch:
     Weights, buffers, modes and random state are left as they were.
 
     Raises:
-        ValueError: the encoder fails on a view, or gives something other than ``[B, features_dim]``.
+        ValueError: the encoder fails on a view, or gives something other than ``[B, features_dim]``; or all
+            views of `_BY_CHANCE` samples or more are the same, or none is finite.
     """
     encoder = model.twins.encoder
     try:
         with evaluating(encoder), torch.random.fork_rng():
             view = finish_views(augmentations, batch).first
+            _check_views(type(augmentations).__name__, view)
             representation = encoder(view)
     except (RuntimeError, TypeError, LookupError) as error:
         reason = str(error).splitlines()[0]
@@ -43,9 +46,18 @@ def check_augmentations(augmentations: AugmentationSet, records: DecodedRecords)
     State that the set keeps (`nn.Module` extra state) is left as it was.
 
     Raises:
-        ValueError: which stage failed, and why.
+        ValueError: which stage failed, and why; or the records are all constant or all the same.
     """
     decoded, _ = records.batch(torch.arange(min(_TRIED, len(records))))
+    if (nothing := _nothing_in(decoded)) and len(records) > _TRIED:
+        step = max(1, len(records) // _LOOKED_AT)
+        decoded_more, _ = records.batch(torch.arange(0, len(records), step)[:_LOOKED_AT])
+        nothing = _nothing_in(decoded_more)
+    if nothing:
+        raise ValueError(
+            f"there is nothing to learn from: {nothing}, such as {records.records.name(0)}; are the files "
+            "right, and their values in the range that the decoder expects?"
+        )
     name, kept = type(augmentations).__name__, _state(augmentations)
     index = torch.arange(len(decoded))
     try:
@@ -65,6 +77,42 @@ def check_augmentations(augmentations: AugmentationSet, records: DecodedRecords)
     finally:
         if kept is not None:
             augmentations.load_state_dict(kept)
+
+
+def _nothing_in(decoded: Sequence[Tensor]) -> str:
+    """What is wrong with records that are all the same or all constant; empty if they are neither."""
+    first = decoded[0]
+    if len(decoded) > 1 and all(torch.equal(first, other) for other in decoded):
+        return f"the {len(decoded)} records that were looked at are all the same"
+    # Integers such as tokens may be few; pixels and samples are not.
+    if all(_is_constant(record) for record in decoded):
+        what = "black or of one colour, or silent"
+        return f"each of the {len(decoded)} records that were looked at is constant ({what})"
+    return ""
+
+
+def _is_constant(record: Tensor) -> bool:
+    if record.numel() < 2 or not (record.is_floating_point() or record.dtype == torch.uint8):
+        return False
+    channels = record.flatten(1) if record.ndim > 2 else record.flatten()[None]
+    return bool((channels == channels[:, :1]).all())
+
+
+def _check_views(name: str, view: Any) -> None:
+    parts = list(view.values()) if isinstance(view, dict) else [view]
+    tensors = [part for part in parts if isinstance(part, Tensor) and part.ndim and len(part) > 1]
+    for tensor in tensors:
+        if tensor.is_floating_point() and not bool(tensor.isfinite().any()):
+            raise ValueError(f"{name} gives views without a finite value")
+    if (
+        tensors
+        and len(tensors[0]) >= _BY_CHANCE
+        and all(bool((tensor == tensor[:1]).all()) for tensor in tensors)
+    ):
+        raise ValueError(
+            f"{name} gives the same view of all {len(tensors[0])} samples of the first batch: there is "
+            "nothing to learn from"
+        )
 
 
 def _state(augmentations: Any) -> dict[str, Any] | None:

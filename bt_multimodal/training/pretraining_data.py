@@ -1,12 +1,14 @@
 """The data of a pretraining run, as Lightning sees them."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
 
 from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.data.columns import DataError
+from bt_multimodal.data.damage import tolerance
 from bt_multimodal.data.records import open_source
 from bt_multimodal.data.streamed_samples import StreamedSamples
 from bt_multimodal.data.streams import open_stream
@@ -35,9 +37,13 @@ class PretrainingData(pl.LightningDataModule):
         stream: how many records are called an epoch. The source (a hub data set, or a Parquet or tar file
             (WebDataset) or a folder of them) is then read while it is trained on instead of opened whole,
             without labels, validation or test records.
+        damaged_share: the share of the records that may be damaged; more end the run.
+        damaged_least: the number that may be damaged whatever their share, if they are at most half.
+        run: the run directory, whose damaged.txt lists all damaged records.
 
     Attributes:
         samples: the records, and the batches made of them.
+        tolerance: how much damage is no error, and the list of it, which begins when the directory exists.
     """
 
     def __init__(
@@ -55,21 +61,27 @@ class PretrainingData(pl.LightningDataModule):
         cache: bool = False,
         num_workers: int = 0,
         stream: int | None = None,
+        damaged_share: float = 0.01,
+        damaged_least: int = 5,
+        run: Path | None = None,
     ):
         super().__init__()
         if not 0 <= validation < 1:
             raise ValueError(f"validation is a share in [0, 1), not {validation}")
         self.batch_size, self.num_workers = batch_size, num_workers
+        self.tolerance = tolerance(damaged_share, damaged_least, run)
         self.samples: WholeSamples | StreamedSamples
         if stream is None:
             splits = open_source(
                 source, modality, content_column=content_column, label_column=label_column,
                 train_split=train_split, test_split=test_split,
             )  # fmt: skip
-            self.samples = WholeSamples(splits, augmentations, seed, batch_size, validation, cache)
+            self.samples = WholeSamples(
+                splits, augmentations, seed, batch_size, validation, cache, self.tolerance
+            )
         elif isinstance(source, str):
             opened = open_stream(source, modality, content_column, train_split)
-            self.samples = StreamedSamples(opened, augmentations, seed, batch_size, stream)
+            self.samples = StreamedSamples(opened, augmentations, seed, batch_size, stream, self.tolerance)
         else:
             raise DataError("a stream has one source; a folder may hold several files of it")
 

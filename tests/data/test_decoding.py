@@ -100,7 +100,7 @@ def test_parts_of_files_are_read_under_the_same_policy():
 
 
 def test_the_count_is_one_over_all_subsets():
-    records = DecodedRecords(Words(200, {4, 109, 117}), decode)
+    records = DecodedRecords(Words(200, {4, 109, 117}), decode, least=0)
     first, last = records.subset(torch.arange(100)), records.subset(torch.arange(100, 200))
     with pytest.warns(UserWarning, match="damaged"):
         assert [first.get(4), last.get(9)] == [None, None]

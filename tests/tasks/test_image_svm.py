@@ -125,11 +125,19 @@ def test_damaged_pictures_keep_features_and_targets_together(tmp_path, encoder, 
 
     assert run(encoder, voc, "--run_dir", str(tmp_path / "whole")) == 0
     monkeypatch.setattr(ClassificationViews, "decode", broken)
-    monkeypatch.setattr(DecodedRecords.__init__, "__defaults__", (False, 0.05, None))
     with pytest.warns(UserWarning, match="damaged record"):
         assert run(encoder, voc, "--run_dir", str(tmp_path / "run")) == 0
     found = json.loads((tmp_path / "run" / "table.json").read_text(encoding="utf-8"))
-    assert found["title"] == "39 test images, 59 for the SVMs of 2 classes"
+    assert found["title"] == (
+        "39 of 40 test images (1 damaged), 59 of 60 (1 damaged) for the SVMs of 2 classes"
+    )
+    listed = (tmp_path / "run" / "damaged.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.split("/")[-1] for line in listed[1:]] == [
+        f"{name}.jpg: OSError: truncated" for name in ("trainval000", "test003")
+    ]
+    none = ("--data.damaged_least", "0")
+    assert run(encoder, voc, "--run_dir", str(tmp_path / "strict"), *none) == 2
+    assert "1 of 60 damaged so far, over the allowed 0" in capsys.readouterr().err
     # Shifted by one row, the targets would be as good as random.
     whole = json.loads((tmp_path / "whole" / "table.json").read_text(encoding="utf-8"))
     for name, figures in whole["rows"].items():

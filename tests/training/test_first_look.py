@@ -1,16 +1,23 @@
 """What is tried before a run begins: every stage of an augmentation set by name, and no trace left."""
 
+import io
+
+import numpy as np
 import pytest
+import soundfile
 import torch
+from PIL import Image
 
 from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.data.decoding import DecodedRecords
 from bt_multimodal.data.records import open_source
-from bt_multimodal.training.first_look import check_augmentations
+from bt_multimodal.training.first_look import _check_views, check_augmentations
 from encoders.audio.modality import AUDIO
 from encoders.audio.views import SpectrogramViews
+from encoders.audio.waveform_views import WaveformViews
 from encoders.image.modality import IMAGES
-from encoders.image.views import DigitViews
+from encoders.image.views import DigitViews, ReferenceViews, SmallImageViews
+from encoders.text.views import TextViews
 
 
 class Digits(AugmentationSet):
@@ -96,3 +103,106 @@ def test_what_a_set_remembers_is_as_before():
     state = augmentations.get_extra_state()
     assert torch.equal(state["past"], torch.ones(8, 1, 64, 101))
     assert state["given"] == 8
+
+
+class Given:
+    """Records of given contents."""
+
+    classes: list[str] = []  # noqa: RUF012
+
+    def __init__(self, contents):
+        self.contents, self.labels = contents, torch.full((len(contents),), -1)
+
+    def __len__(self):
+        return len(self.contents)
+
+    def raw(self, i):
+        return self.contents[i]
+
+    def name(self, i):
+        return f"record {i}"
+
+
+def looked_at(contents, views):
+    views.learn(contents)
+    check_augmentations(views, DecodedRecords(Given(contents), views.decode))
+
+
+def png(array):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def wav(samples):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, 16_000, format="WAV")
+    return buffer.getvalue()
+
+
+RNG = np.random.default_rng(0)
+PICTURES = [png(RNG.integers(0, 256, (9, 9, 3), dtype=np.uint8)) for _ in range(8)]
+SOUNDS = [wav(RNG.uniform(-0.5, 0.5, 20_000)) for _ in range(8)]
+BLACK, SILENCE = png(np.zeros((9, 9, 3), np.uint8)), wav(np.zeros(20_000))
+FLAT = [png(np.full((9, 9, 3), (30 * i, 7, 200), np.uint8)) for i in range(8)]
+NOTHING = {
+    "black pictures": ([BLACK] * 8, SmallImageViews, "8 records that were looked at are all the same"),
+    "flat pictures": (FLAT, SmallImageViews, "is constant"),
+    "flat pictures of several sizes": (
+        [png(np.full((9, 9 + i, 3), 10 * i, np.uint8)) for i in range(8)], ReferenceViews, "is constant"),
+    "black digits": ([png(np.zeros((9, 9), np.uint8))] * 8, DigitViews, "all the same"),
+    "one picture": ([PICTURES[0]] * 100, ReferenceViews, "64 records that were looked at are all the same"),
+    "silence": ([SILENCE] * 8, SpectrogramViews, "all the same"),
+    "silence of several lengths": (
+        [wav(np.zeros(9000 + i)) for i in range(8)], WaveformViews, "is constant"),
+    "one sound": ([SOUNDS[0]] * 8, WaveformViews, "all the same"),
+    "one text": ([b"the same text"] * 8, TextViews, "all the same"),
+    "empty texts": ([b""] * 8, lambda: TextViews("bytes"), "all the same"),
+}  # fmt: skip
+SOMETHING = {
+    "some black pictures": ([BLACK] * 7 + PICTURES, SmallImageViews),
+    "black pictures first": ([BLACK] * 30 + PICTURES * 5, ReferenceViews),
+    "silence first": ([SILENCE] * 30 + SOUNDS, WaveformViews),
+    "flat and one other": (FLAT + PICTURES[:1], SmallImageViews),
+    "one text first": ([b"the same"] * 5 + [b"another"], TextViews),
+    "texts of one token": ([b"a", b"b", b"c", b"d", b"e"], lambda: TextViews("bytes")),
+    "two pictures": (PICTURES[:2], SmallImageViews),
+    "one record": (PICTURES[:1], SmallImageViews),
+}
+
+
+@pytest.mark.parametrize(("contents", "views", "message"), NOTHING.values(), ids=NOTHING)
+def test_nothing_to_learn_from_is_named(contents, views, message):
+    views = views() if views is not SpectrogramViews else views(mean=0.0, std=1.0)
+    with pytest.raises(ValueError, match=f"nothing to learn from: .*{message}.*, such as record 0"):
+        looked_at(contents, views)
+
+
+@pytest.mark.parametrize(("contents", "views"), SOMETHING.values(), ids=SOMETHING)
+def test_something_to_learn_from_passes(contents, views):
+    looked_at(contents, views())
+
+
+@pytest.mark.parametrize(
+    ("view", "message"),
+    [
+        (torch.zeros(8, 3, 8, 8), "the same view of all 8 samples"),
+        (
+            {"input_ids": torch.ones(8, 5, dtype=torch.int64), "attention_mask": torch.ones(8, 5)},
+            "the same view",
+        ),
+        (torch.full((4, 8), torch.nan), "without a finite value"),
+        (torch.full((4, 8), torch.inf), "without a finite value"),
+        (torch.eye(8), None),
+        ({"input_ids": torch.eye(8).long(), "attention_mask": torch.ones(8, 8)}, None),
+        (torch.zeros(1, 8), None),
+        ([torch.zeros(8, 3)], None),
+        (torch.zeros(4, 8), None),
+    ],
+)
+def test_views_that_are_all_alike_are_named(view, message):
+    if message is None:
+        _check_views("Views", view)
+        return
+    with pytest.raises(ValueError, match=f"^Views gives .*{message}"):
+        _check_views("Views", view)
