@@ -10,18 +10,28 @@ from pathlib import Path
 from typing import BinaryIO
 
 PARTIAL = ".partial"
+LARGEST_RECORD = 2**30  # bytes of one record that is read whole
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading, without waiting for a pipe or reading from a device.
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Check that a path is, or leads to, a regular file: a pipe would wait for ever, a device has no end.
 
     Raises:
-        OSError: it is a folder, a pipe, a device or a socket, or cannot be opened.
+        OSError: it is a folder, a pipe, a device or a socket, or there is none.
     """
-    mode = path.stat().st_mode  # of what a link leads to
+    mode = os.stat(path).st_mode  # of what a link leads to
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
         raise OSError(f"not a file but a {kinds.get(stat.S_IFMT(mode), 'device')}")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Raises:
+        OSError: as `check_regular`, or it cannot be opened.
+    """
+    check_regular(path)
     return path.open("rb")
 
 

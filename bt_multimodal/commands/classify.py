@@ -53,6 +53,7 @@ def _classify(parser: "ArgumentParser", config: "Namespace", modality: "Modality
 
 def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
     from bt_multimodal.augmentation_set import check_members, completed
+    from bt_multimodal.data.summary import say
     from bt_multimodal.encoder_file import load_encoder
     from bt_multimodal.evaluation.figures import Figure
     from bt_multimodal.evaluation.report import Comparison, counted
@@ -66,6 +67,7 @@ def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", moda
     model = Classification(augmentations, encoder, data.train.records.classes, **config.model.as_dict())
     trainer = run.trainer(num_sanity_val_steps=0)
     data.tolerance.begin()  # the run directory exists
+    say(data.found)
     train(trainer, model, data)
     trainer.validate(model, datamodule=data, verbose=False)
     top_1, top_5, n = model.accuracies()

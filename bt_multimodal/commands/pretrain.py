@@ -89,6 +89,7 @@ def _pretrain(parser: "ArgumentParser", config: "Namespace", modality: "Modality
 
 def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
     from bt_multimodal.augmentation_set import check_members, completed
+    from bt_multimodal.data.summary import say
     from bt_multimodal.encoder_file import INITIAL, export_encoder
     from bt_multimodal.evaluation.features import FeatureTable, extract_features, raw_tables
     from bt_multimodal.evaluation.probes import few_label_columns
@@ -121,16 +122,17 @@ def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", moda
     steps = epoch_length(trainer, samples.steps)
     model.prepare(data.batch_size, steps, run_length(trainer, samples.steps))
     check_first_batch(model, augmentations, samples.first_batch())
+    say(data.found)  # after the checks: an error is one line
     data.tolerance.begin()  # what could be refused has not been
 
     encoder = model.twins.encoder
-    both = (samples.train_full, samples.test)
+    both = (samples.train_full.labelled(), samples.test)  # the map shows unlabelled test records as well
     specs = spec_of(config.model.encoder, encoder), spec_of(config.views, augmentations)
     table = trainer.is_global_zero and data.labelled and config.probe.table
     if trainer.is_global_zero and not (run.folder / INITIAL).exists():
         export_encoder(run.folder / INITIAL, encoder, *specs)
     if table:
-        records = samples.train_full.records
+        records = both[0].records
         for note in few_label_columns(records.labels, records.classes, config.probe.per_class)[1]:
             warnings.warn(f"the final table has no column {note}", stacklevel=1)
 
@@ -146,17 +148,18 @@ def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", moda
     comparison: Comparison | None = None
     if before is not None:
         after = features()
-        records_of_both = [part.records for part in both]
+        tested = (both[0], samples.test.labelled())
+        records_of_both = [part.records for part in tested]
         comparison = compare(
             {
-                **raw_tables(modality, augmentations, both),
-                "untrained encoder": before,
-                "trained encoder": after,
+                **raw_tables(modality, augmentations, tested),
+                "untrained encoder": [table.labelled() for table in before],
+                "trained encoder": [table.labelled() for table in after],
             },
             modality.unit, samples.test_is_held_out,
             modality.baselines and partial(modality.baselines, *records_of_both, encoder.features_dim),
             per_class=config.probe.per_class, seed=config.seed, linear=config.probe.linear,
-            records=[len(part) for part in both],
+            records=[len(part) for part in tested],
         )  # fmt: skip
         plot_features(before[1], after[1], run.folder / "features.png")
     return run.finish(comparison)

@@ -134,6 +134,7 @@ def _evaluate(
     from bt_multimodal.commands.memory import keep_freed_memory
     from bt_multimodal.data.damage import tolerance
     from bt_multimodal.data.records import open_source
+    from bt_multimodal.data.summary import say, summary
     from bt_multimodal.evaluation.features import save_features
     from bt_multimodal.evaluation.report import check_empty, compare, save_comparison
 
@@ -162,6 +163,7 @@ def _evaluate(
         per_class=arguments.per_class, draws=arguments.draws, k=arguments.k, seed=arguments.seed,
         linear=not arguments.no_linear, mlp=arguments.mlp, records=(len(splits.train), len(splits.test)),
     )  # fmt: skip
+    say(summary(splits))  # after all that may be wrong: an error is one line
     if arguments.save_features:
         folder = Path(arguments.save_features)
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-LABEL_COLUMNS = ("label", "labels", "class", "target", "category", "fine_label", "cls")
+LABEL_COLUMNS = (
+    "label", "labels", "class", "target", "category", "fine_label", "cls", "class_name", "classname",
+    "label_name", "gold_label", "label_text", "coarse_label", "sentiment",
+)  # fmt: skip
 LONGEST_LABEL = 1000  # characters
 _FILES = re.compile(r"(large_)?(binary|string)$|struct<(bytes|path)\b|list<\w+: list<\w+: uint8>>$")
 _INLINE = re.compile(r"(large_)?(binary|string)$")
@@ -19,7 +22,25 @@ class DataError(ValueError):
             "Caught "
         ):  # a loader's worker sends a whole traceback that ends in the message
             message = message.strip().splitlines()[-1].partition(": ")[2]
-        super().__init__(shortened(" ".join(message.split()), 2000))
+        super().__init__(shortened(" ".join(printable(message).split()), 2000))
+
+
+def printable(name: str) -> str:
+    """A name with ``\\xe9`` for a byte that is not UTF-8, which Python keeps in names of files as a
+    surrogate.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape" if _escaped(name) else "backslashreplace").decode(
+            "utf-8", "backslashreplace"
+        )
+    return name
+
+
+def _escaped(name: str) -> bool:
+    """Whether all surrogates are bytes of file names."""
+    return not any("\ud800" <= letter < "\udc80" or "\udcff" < letter <= "\udfff" for letter in name)
 
 
 def shortened(text: str, most: int = 60) -> str:
@@ -44,10 +65,19 @@ def find_column(
         DataError: no such column; the message lists the available ones.
     """
     names = known if wanted is None else [wanted]
-    for name in names:
-        if name in columns:
-            return name
-    raise _missing(kind, names, columns, where)
+    found = known_column(names, columns) if wanted is None else wanted if wanted in columns else None
+    if found is None:
+        raise _missing(kind, names, columns, where)
+    return found
+
+
+def known_column(known: Sequence[str], columns: Sequence[str]) -> str | None:
+    """The first of the ``known`` names that exists, as it is or else in other letters (``Label``)."""
+    exact = next((name for name in known if name in columns), None)
+    if exact is not None:
+        return exact
+    lower = {name.strip().lower(): name for name in reversed(columns)}
+    return next((lower[name] for name in known if name in lower), None)
 
 
 def find_contents(
@@ -69,6 +99,11 @@ def find_contents(
     for groups in candidates:
         if all(name in columns for group in groups for name in group):
             return groups
+    if wanted is None:
+        lower = {name.strip().lower(): name for name in reversed(columns)}
+        for groups in candidates:
+            if all(name in lower for group in groups for name in group):
+                return [[lower[name] for name in group] for group in groups]
     if wanted is not None:
         names = [name for group in candidates[0] for name in group if name not in columns][:1]
     raise _missing("content", names, columns, where)
@@ -143,8 +178,11 @@ def label_too_long(where: str, length: int) -> DataError:
 
 
 def sorted_classes(names: set[str]) -> list[str]:
-    """Class names in order: as numbers if all of them are numbers."""
+    """Class names in order: as numbers if all of them are numbers, equal numbers by name."""
     try:
-        return sorted(names, key=lambda name: (float(name), name))
+        numbers = {name: float(name) for name in names}
     except ValueError:
         return sorted(names)
+    if any(number != number for number in numbers.values()):  # "nan" has no place among numbers
+        return sorted(names)
+    return sorted(names, key=lambda name: (numbers[name], name))

@@ -83,6 +83,11 @@ class DecodedRecords:
         subset._rows = self._rows[torch.as_tensor(indices, dtype=torch.int64)]
         return subset
 
+    def labelled(self) -> "DecodedRecords":
+        """The records that have a label."""
+        known = self.records.labels >= 0
+        return self if known.all() else self.subset(known.nonzero().flatten())
+
     @property
     def cached(self) -> bool:
         """Whether all decoded records are in memory."""

@@ -22,17 +22,20 @@ from bt_multimodal.data.columns import (
     find_column,
     find_contents,
     joined,
+    known_column,
+    printable,
     shortened,
     sorted_classes,
     there_are,
 )
-from bt_multimodal.data.splitting import stratified_split
-from bt_multimodal.data.tables import TEST_SPLITS, SourceOptions, Split, anywhere, find_splits
+from bt_multimodal.data.folders import Split, below, escaped
+from bt_multimodal.data.split_names import VALIDATION, choose, role
+from bt_multimodal.data.splitting import hold_out
+from bt_multimodal.data.summary import Found
+from bt_multimodal.data.tables import SourceOptions, find_splits
 from bt_multimodal.data.tars import Stretch
 from bt_multimodal.modality import Modality
-from bt_multimodal.safe_files import open_regular, read_regular
-
-LARGEST = 2**30  # bytes of a record that is read whole
+from bt_multimodal.safe_files import LARGEST_RECORD, open_regular, read_regular
 
 
 class Cells:
@@ -93,7 +96,7 @@ class Records:
             OSError: the record is empty, or its file cannot or must not be read.
         """
         content = self._content(i)
-        return read_regular(content, LARGEST) if isinstance(content, Path) else content
+        return read_regular(content, LARGEST_RECORD) if isinstance(content, Path) else content
 
     def open(self, i: int) -> BinaryIO:
         """The content of record ``i`` as an open file, which the caller closes.
@@ -118,7 +121,7 @@ class Records:
             cell = self._cell(i)
             location = part.locate(cell) if isinstance(cell, str) else None
             if isinstance(location, Path | Stretch):
-                return shortened(str(location), 300)
+                return shortened(printable(str(location)), 300)
         return f"{part.origin} row {row}"
 
     def contents(self) -> Iterator[bytes | np.ndarray]:
@@ -155,11 +158,19 @@ class Records:
 
 
 class Splits(NamedTuple):
-    """Training and test records with the same classes; ``held_out``: the test records are from train."""
+    """Training and test records with the same classes.
+
+    Attributes:
+        train: the training records.
+        test: the test records; none if nothing has a label and there is no test split.
+        held_out: whether the test records are from train.
+        found: what was found in each source.
+    """
 
     train: Records
     test: Records
     held_out: bool
+    found: tuple[Found, ...] = ()
 
 
 def open_source(source: str | Sequence[str], modality: Modality, **options: Any) -> Splits:
@@ -197,21 +208,27 @@ def open_records(
 ) -> Splits:
     """Open the training and test records of a source, without decoding them.
 
-    Without a test split, 20 % of train are held out (`stratified_split`, seed 0). The classes are those
-    of train, in the order that the source declares or else sorted, as numbers if all of them are numbers.
+    Without a test split, 20 % of the labelled records of train are held out (`hold_out`, seed 0); without
+    labels nothing is. The classes are those of train, in the order that the source declares or else sorted,
+    as numbers if all of them are numbers. A cell that is empty or null is no label, nor is -1 where there is
+    no other; any other text is one, even ``nan``.
+
+    What is named for testing or validation is never trained on, unless the user names it for training
+    (`split_names.choose`). If the test split has no labels and a validation split has, that is tested on.
 
     Several sources are opened in this way and then joined, in order: train with train, test with test.
-    Records are held out only if no source has a test split. Classes of the same name are one class; if
-    any source has unlabelled records in train, there are no classes.
+    Records are held out only if no source has a test split. Classes of the same name are one class.
 
     Args:
         source: one of these, or a sequence of them:
 
-            * a folder of files, with or without ``train/`` and ``test/`` (``val/``, ``valid/``,
-              ``validation/``); the first-level folders below are the classes. ``train/`` is a split
-              only if it is alone or next to one of those, and otherwise a class.
-            * a manifest ``.csv``, ``.tsv`` or ``.jsonl`` with paths relative to it and an optional column
-              ``split``. It is the user's own and may name files anywhere.
+            * a folder of files, with or without folders of splits (``train/`` and ``test/``, ``Training/``
+              and ``val/``, ``train-clean-100/`` and ``dev-clean/``); the first-level folders below are the
+              classes (`layout.arrange`). ``train/`` is a split only if it is alone or next to another, and
+              otherwise a class. A table or list beside the files that names them says their splits and
+              classes (`listings.applied`).
+            * a manifest ``.csv``, ``.tsv`` or ``.jsonl``, which may be compressed, with paths relative to
+              it and an optional column ``split``. It is the user's own and may name files anywhere.
             * a ``.parquet`` or ``.tar`` file (WebDataset), or a folder of them named after their splits.
               The paths in a Parquet file must stay within its folder.
             * a hub dataset ``owner/name`` or ``name``, followed by ``:config`` if it has several. Its
@@ -224,7 +241,8 @@ def open_records(
         embedded: data sets without files: functions that return a table's columns, by name.
         label_column: by default the first of label, labels, class, target, category, fine_label, cls.
             For a tar file, the extension of the member with the label.
-        train_split, test_split: names of the splits, found by convention by default.
+        train_split, test_split: names of the splits, several between commas; found by convention by
+            default.
         require_labels: fail if a record has no label.
         inline: strings in cells are contents, in UTF-8, even empty ones. Two more kinds of source are
             allowed: a ``.txt`` file with one record per line, and a folder of ``.txt``, ``.csv``,
@@ -249,15 +267,24 @@ def open_records(
     opened = [
         _open(name, options, embedded or {}, train_split, test_split, require_labels) for name in sources
     ]
-    trains, tests = [train for train, _ in opened], [test for _, test in opened if test is not None]
-    classes = _common_classes(trains)
-    train = _chained(trains, classes)
+    found = tuple(source.found for source in opened)
+    tests = [source.test for source in opened if source.test is not None]
+    classes = _common_classes([source.train for source in opened])
+    train = _chained([source.train for source in opened], classes)
     if tests:
-        return Splits(train, _chained(tests, classes), held_out=False)
+        return Splits(train, _chained(tests, classes), False, found)
     if len(train) < 2:
         raise DataError(f"{source!r} has 1 record and no test split: nothing can be held out")
-    rest, held_out = stratified_split(train.labels, 0.2, seed=0)
-    return Splits(train.subset(rest), train.subset(held_out), held_out=True)
+    if not (train.labels >= 0).any():
+        return Splits(train, train.subset([]), False, found)
+    rest, held_out = hold_out(train.labels, 0.2, seed=0)
+    return Splits(train.subset(rest), train.subset(held_out), True, found)
+
+
+class _Opened(NamedTuple):
+    train: Records
+    test: Records | None
+    found: Found
 
 
 def _open(
@@ -267,16 +294,32 @@ def _open(
     train_split: str | None,
     test_split: str | None,
     require_labels: bool,
-) -> tuple[Records, Records | None]:
+) -> _Opened:
     """The training records of a source, and its test records if it has any."""
-    splits = find_splits(source, options, embedded)
-    train = train_split or (next(iter(splits)) if len(splits) == 1 and not test_split else "train")
-    test = test_split or next((name for name in TEST_SPLITS if name in splits and name != train), None)
-    for name in filter(None, (train, test)):
-        if name not in splits:
-            raise DataError(f"{source!r} has no split {name!r}; {there_are('splits', [name], list(splits))}")
-    records = _read(splits[train], options, require_labels)
-    return records, _read(splits[test], options, require_labels, records.classes) if test else None
+    splits, found = find_splits(source, options, embedded)
+    chosen = choose(source, list(splits), train_split, test_split)
+    notes, left = [*found.notes, *chosen.notes], list(chosen.left)
+    train = _read([splits[name] for name in chosen.train], options, require_labels, notes)
+    test = None
+    tests = chosen.test
+    if tests:
+        test = _read([splits[name] for name in tests], options, require_labels, notes, train)
+        spare = [name for name in left if role(name) == VALIDATION]
+        if spare and not test_split and (train.labels >= 0).any() and not (test.labels >= 0).any():
+            other = _read([splits[name] for name in spare], options, require_labels, notes, train)
+            if (
+                other.labels >= 0
+            ).any():  # as in GLUE and on Kaggle, where the labels for testing are kept back
+                left = [name for name in left if name not in spare] + tests
+                notes.append(f"tests on {', '.join(spare)}, for {', '.join(tests)} has no labels")
+                test, tests = other, spare
+    took = [f"train is {', '.join(chosen.train)}"] if chosen.train != ["train"] else []
+    took += [f"test is {', '.join(tests)}"] if tests not in ([], ["test"]) else []
+    listed = (*found.listed, *([f"{'; '.join(took)}"] if took else []))
+    sizes = {name: splits[name].size() for name in left}
+    unused = [f"the split {name}" + ("" if n is None else f" ({n:,} records)") for name, n in sizes.items()]
+    found = found._replace(notes=tuple(notes), left=(*found.left, *unused), listed=listed)
+    return _Opened(train, test, found)
 
 
 class SplitContents(NamedTuple):
@@ -312,40 +355,77 @@ def read_parts(split: Split, options: SourceOptions, require_labels: bool) -> Sp
     check_contents({name: schema.field(name).type for name in chain(*groups)}, split.origin, options.inline)
     names: list[str | None] = [None] * len(table)
     declared = None
-    if options.label_column or require_labels or any(name in table.column_names for name in LABEL_COLUMNS):
+    if options.label_column or require_labels or known_column(LABEL_COLUMNS, table.column_names):
         label = find_column("label", options.label_column, LABEL_COLUMNS, table.column_names, split.origin)
         declared = getattr(table.features[label], "names", None)
         values = table.select_columns([label]).with_format("arrow")[:].column(0)
         # One at a time: labels may be long.
         names = [class_name(value.as_py(), declared, label, split.origin) for value in values]
+        if {*names} - {None} == {"-1"}:  # the convention for labels that are kept back
+            names = [None] * len(names)
     parts = [Part(Cells(table, group), split.locate, split.origin) for group in groups]
     return SplitContents(parts, names, declared)
 
 
 def _read(
-    split: Split, options: SourceOptions, require_labels: bool, classes: list[str] | None = None
+    splits: Sequence[Split],
+    options: SourceOptions,
+    require_labels: bool,
+    notes: list[str],
+    train: Records | None = None,
 ) -> Records:
-    parts, names, declared = read_parts(split, options, require_labels)
-    classes = declared if classes is None else classes
-    if classes is None:
-        classes = sorted_classes({name for name in names if name is not None})
+    """The records of several splits, one after the other.
+
+    Args:
+        notes: lines to the user are added here.
+        train: the training records, whose classes these have; by default these are the training records.
+    """
+    opened = [read_parts(split, options, require_labels) for split in splits]
+    classes = _classes(opened) if train is None else train.classes
     index: dict[str | None, int] = {None: -1, **{name: i for i, name in enumerate(classes)}}
-    for name in names:
-        if name not in index:
-            available = there_are("classes", [str(name)], classes)
-            shown = shortened(str(name))
-            raise DataError(f"class {shown!r} of {split.origin} is not in the training split; {available}")
-    labels = torch.tensor([index[name] for name in names])
-    unlabelled = int((labels < 0).sum())
-    if require_labels and unlabelled:
-        raise DataError(f"{unlabelled} of {len(labels)} records of {split.origin} have no label")
-    return Records(parts, torch.arange(len(parts) * len(labels)), labels.repeat(len(parts)), classes)
+    if train is not None and not require_labels:
+        opened = [_known(content, split, index, notes) for content, split in zip(opened, splits, strict=True)]
+    labels: list[Tensor] = []
+    for content, split in zip(opened, splits, strict=True):
+        for name in content.names:
+            if name not in index:
+                available = there_are("classes", [str(name)], classes)
+                shown = shortened(str(name))
+                raise DataError(
+                    f"class {shown!r} of {split.origin} is not in the training split; {available}"
+                )
+        own = torch.tensor([index[name] for name in content.names])
+        unlabelled = int((own < 0).sum())
+        if require_labels and unlabelled:
+            raise DataError(f"{unlabelled} of {len(own)} records of {split.origin} have no label")
+        labels.append(own.repeat(len(content.parts)))
+    parts = [part for content in opened for part in content.parts]
+    joined_labels = torch.cat(labels)
+    return Records(parts, torch.arange(len(joined_labels)), joined_labels, classes)
+
+
+def _classes(opened: Sequence["SplitContents"]) -> list[str]:
+    declared = [content.declared for content in opened]
+    if len({*map(str, declared)}) == 1 and declared[0] is not None:
+        return declared[0]
+    return sorted_classes({name for content in opened for name in content.names if name is not None})
+
+
+def _known(
+    content: "SplitContents", split: Split, index: Mapping[str | None, int], notes: list[str]
+) -> "SplitContents":
+    """A test split without labels if its classes are groups that train has none of, as other speakers."""
+    names = {*content.names} - {None}
+    if not (split.grouped and names and not names & {*index}):
+        return content
+    notes.append(
+        f"none of the {len(names):,} folders of {split.origin} is a class of train: taken without labels"
+    )
+    return content._replace(names=[None] * len(content.names))
 
 
 def _common_classes(trains: Sequence[Records]) -> list[str]:
-    """The classes of all sources; none if one of several sources has records without a label."""
-    if len(trains) > 1 and any((train.labels < 0).any() for train in trains):
-        return []
+    """The classes of all sources; those of a source without labels are none."""
     names = list(dict.fromkeys(chain.from_iterable(train.classes for train in trains)))
     undeclared = all(train.classes == sorted_classes({*train.classes}) for train in trains)
     return sorted_classes({*names}) if undeclared else names
@@ -366,7 +446,5 @@ def file_records(root: Path, files: Sequence[str], labels: Tensor, classes: list
     """Records of given files: ``files [N]`` relative to ``root``, ``labels [N]`` int64."""
     from datasets import Dataset
 
-    cells = Cells(Dataset.from_dict({"file": list(files)}), ["file"])
-    return Records(
-        [Part(cells, partial(anywhere, root), str(root))], torch.arange(len(files)), labels, classes
-    )
+    cells = Cells(Dataset.from_dict({"file": list(map(escaped, files))}), ["file"])
+    return Records([Part(cells, partial(below, root), str(root))], torch.arange(len(files)), labels, classes)

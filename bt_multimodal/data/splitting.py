@@ -34,3 +34,21 @@ def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, T
     place = torch.arange(n) - (sizes.cumsum(0) - sizes)[classes[order]]
     held_out = place < quota[classes[order]]
     return order[~held_out].sort().values, order[held_out].sort().values
+
+
+def hold_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """`stratified_split` of the samples that have a label; all others stay. Of all, if none has one.
+
+    Args:
+        labels: ``[N]`` integers, -1 without a label.
+        share, seed: as in `stratified_split`.
+
+    Returns:
+        Sorted indices ``(rest, held_out)``.
+    """
+    known = (labels >= 0).nonzero().flatten()
+    if len(known) in (0, len(labels)):
+        return stratified_split(labels, share, seed)
+    rest, held_out = stratified_split(labels[known], share, seed)
+    unlabelled = (labels < 0).nonzero().flatten()
+    return torch.cat([unlabelled, known[rest]]).sort().values, known[held_out]

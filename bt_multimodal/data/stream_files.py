@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from bt_multimodal.data import tars
+from bt_multimodal.data import parquet, tars
 from bt_multimodal.data.columns import (
     DataError,
     check_contents,
@@ -19,9 +19,13 @@ from bt_multimodal.data.columns import (
     joined,
     there_are,
 )
+from bt_multimodal.data.folders import tables_in
 from bt_multimodal.data.hub import load_from_hub
 from bt_multimodal.data.rows import ROW_FILES, cell_text, read_rows
-from bt_multimodal.data.tables import SourceOptions, split_by_cell, split_files, table_files
+from bt_multimodal.data.split_names import TRAIN, asked, by_role, exact_role, role
+from bt_multimodal.data.tables import SourceOptions, split_by_cell, split_files
+from bt_multimodal.data.text_files import is_kind, plain_stem
+from bt_multimodal.data.walk import walk
 
 File = tuple[str, Callable[[], Iterator[Sequence[Any]]]]
 _READ = 64  # rows to read at a time
@@ -33,15 +37,19 @@ def local_files(path: Path, split: str, options: SourceOptions) -> list[File]:
     Raises:
         DataError: no such file or split, or no column of contents in the first file.
     """
-    root, paths = (path, sorted(path.rglob("*"))) if path.is_dir() else (path.parent, [path])
-    hidden = [any(part[0] == "." for part in file.relative_to(root).parts) for file in paths]
-    visible = [file for file, skip in zip(paths, hidden, strict=True) if not skip and file.is_file()]
+    root = path if path.is_dir() else path.parent
+    names = walk(path).files if path.is_dir() else [path.name] if path.is_file() else []
     kinds = (".parquet", ".tar")
-    files = next(filter(None, ([f for f in visible if f.suffix.lower() == kind] for kind in kinds)), [])
+    files = next(filter(None, ([root / n for n in names if n.lower().endswith(kind)] for kind in kinds)), [])
     if not files and options.inline:
-        candidates = table_files(path, ROW_FILES) if path.is_dir() else visible
-        if row_files := [file for file in candidates if file.suffix.lower() in ROW_FILES]:
-            return _row_files(path, row_files, split, options)
+        tables = (*ROW_FILES, ".json")
+        row_files = (
+            tables_in(root, names, tables)
+            if path.is_dir()
+            else [root / n for n in names if is_kind(n, tables)]
+        )
+        if row_files:
+            return _row_files(path, root, row_files, split, options)
         raise DataError(f"{str(path)!r} has no Parquet, tar, {', '.join(ROW_FILES)} file to stream")
     if not files:
         raise DataError(f"{str(path)!r} has no Parquet or tar file to stream")
@@ -86,28 +94,39 @@ def hub_files(source: str, split: str, options: SourceOptions) -> list[File]:
     return [(f"{source} {split} file {i}", partial(_hub_rows, groups, rows.shard(n, i))) for i in range(n)]
 
 
-def _row_files(path: Path, files: list[Path], split: str, options: SourceOptions) -> list[File]:
-    line = options.content_columns[0]
-    by_cell = split_by_cell(files, line)
-    if not by_cell:
-        files = _of_split(path, split_files(files, files[0].parent, options.splits_named), split)
-    sample = list(islice(chain.from_iterable(read_rows(file, line, inline=True) for file in files), _READ))
+def _row_files(path: Path, root: Path, files: list[Path], split: str, options: SourceOptions) -> list[File]:
+    line, known = options.content_columns[0], options.known()
+    column = split_by_cell(files, root, options)
+    if column is None and (len(files) > 1 or (path.is_dir() and role(plain_stem(files[0])))):
+        files = _of_split(path, split_files(files, root, options.splits_named), split)
+    rows = chain.from_iterable(read_rows(file, line, True, known) for file in files)
+    sample = list(islice(rows, _READ))
     if not sample:
         raise DataError(f"{str(path)!r} has no records")
     columns = list(dict.fromkeys(name for row in sample for name in row))
-    if by_cell and split != "train" and "split" not in columns:
+    if column is None and len(files) == 1 and split != "train" and path.is_file():
         raise DataError(f"{str(path)!r} has no split {split!r}; {there_are('splits', [split], ['train'])}")
     groups = find_contents(options.content_column, options.content_columns, columns, str(path), inline=True)
-    read = partial(_rows, groups, line, split if by_cell else None)
+    read = partial(_rows, groups, line, known, column, split)
     return [(file.name, partial(read, file)) for file in files]
 
 
 def _of_split(path: Path, splits: Mapping[str, list[Path]], split: str) -> list[Path]:
-    if len(splits) == 1 and split == "train":
+    if len(splits) == 1 and split == TRAIN and (path.is_file() or not any(map(_is_held_out, splits))):
         return next(iter(splits.values()))
-    if split in splits:
-        return splits[split]
-    raise DataError(f"{str(path)!r} has no split {split!r}; {there_are('splits', [split], list(splits))}")
+    if split == TRAIN and split not in splits and (named := by_role([*splits])[TRAIN]):
+        return [file for name in named for file in splits[name]]
+    return [file for name in asked(str(path), [*splits], split) for file in splits[name]]
+
+
+def _is_held_out(name: str) -> bool:
+    return role(name) not in (TRAIN, None)
+
+
+def _is_of(cell: str | None, split: str) -> bool:
+    """Whether a cell of a split column means a split: by its name, or as another word for training."""
+    name = cell or TRAIN
+    return name == split or (split == TRAIN and exact_role(name) == TRAIN)
 
 
 def _groups(schema: Any, known: Sequence[str], where: str, options: SourceOptions) -> list[list[str]]:
@@ -117,9 +136,11 @@ def _groups(schema: Any, known: Sequence[str], where: str, options: SourceOption
     return groups
 
 
-def _rows(groups: list[list[str]], line: str, split: str | None, file: Path) -> Iterator[Sequence[Any]]:
-    for row in read_rows(file, line, inline=True):
-        if split is None or (cell_text(row.get("split")) or "train") == split:
+def _rows(
+    groups: list[list[str]], line: str, known: Sequence[str], column: str | None, split: str, file: Path
+) -> Iterator[Sequence[Any]]:
+    for row in read_rows(file, line, True, known):
+        if column is None or _is_of(cell_text(row.get(column)), split):
             for name in chain(*groups):
                 if isinstance(row.get(name), list | dict):
                     kind = type(row[name]).__name__
@@ -128,11 +149,9 @@ def _rows(groups: list[list[str]], line: str, split: str | None, file: Path) -> 
 
 
 def _parquet_rows(groups: list[list[str]], file: Path) -> Iterator[Sequence[Any]]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(file) as table:
-        for batch in table.iter_batches(_READ, columns=list(dict.fromkeys(chain(*groups)))):
-            yield from _contents(groups, batch)
+    parquet.check(file)
+    for batch in parquet.batches(file, list(dict.fromkeys(chain(*groups))), _READ):
+        yield from _contents(groups, batch)
 
 
 def _tar_rows(extensions: Sequence[str], file: Path) -> Iterator[Sequence[Any]]:

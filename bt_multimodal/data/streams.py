@@ -22,6 +22,7 @@ from bt_multimodal.data.batches import TwinDataset, as_is, shuffled
 from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.damage import USUAL, Tolerance
 from bt_multimodal.data.decoding import DecodedRecords, Tally
+from bt_multimodal.data.hub import unreachable
 from bt_multimodal.data.loader_processes import Loader
 from bt_multimodal.data.records import Part, Records
 from bt_multimodal.data.stream_files import hub_files, local_files
@@ -87,7 +88,7 @@ class Stream:
         except (DataError, ModuleNotFoundError):
             raise
         except Exception as error:  # the hub's client, HTTP, the cache and the builders raise their own
-            raise DataError(f"cannot stream {source!r}: {error}") from error
+            raise DataError(f"cannot stream {source!r}: {unreachable(error)}") from error
         self.files = len(self._files)
 
     def rows(self, seed: int, epoch: int, part: int = 0, parts: int = 1) -> Iterator[Row]:

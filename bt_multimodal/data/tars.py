@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bt_multimodal.compat import forget_members
+from bt_multimodal.data.columns import printable
+from bt_multimodal.safe_files import LARGEST_RECORD, check_regular
 
 
 class Stretch(NamedTuple):
@@ -20,7 +22,7 @@ class Stretch(NamedTuple):
     size: int
 
     def __str__(self) -> str:
-        return f"{self.path} at byte {self.offset}"
+        return f"{printable(self.path)} at byte {self.offset}"
 
     def read_bytes(self) -> bytes:
         """The bytes of the stretch.
@@ -28,6 +30,9 @@ class Stretch(NamedTuple):
         Raises:
             OSError: the file cannot be read.
         """
+        if self.size > LARGEST_RECORD:
+            raise OSError(f"{self} has {self.size:,} bytes, over the limit of {LARGEST_RECORD:,}")
+        check_regular(self.path)
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -66,6 +71,7 @@ def first(members: Mapping[str, Stretch], extensions: Sequence[str]) -> Stretch 
 
 def _files(path: Path) -> Iterator[tuple[str, Stretch]]:
     try:
+        check_regular(path)
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             end = file.seek(0, os.SEEK_END)
             offset = 0

@@ -7,7 +7,7 @@ from bt_multimodal.data.batches import TwinDataset, check_batch_size, training_l
 from bt_multimodal.data.damage import USUAL, Tolerance
 from bt_multimodal.data.decoding import DecodedRecords
 from bt_multimodal.data.records import Splits
-from bt_multimodal.data.splitting import stratified_split
+from bt_multimodal.data.splitting import hold_out
 from bt_multimodal.views import Views
 
 
@@ -19,7 +19,7 @@ class WholeSamples:
         augmentations: the augmentation set; it learns from the training records (`AugmentationSet.learn`).
         seed: the run's seed.
         batch_size: the global batch, over all ranks.
-        validation: share of the training records to hold out for validation, from 0 to 1.
+        validation: share of the labelled training records to hold out for validation, from 0 to 1.
         cache: decode once and keep everything in memory.
         tolerance: how much damage is no error.
 
@@ -44,7 +44,7 @@ class WholeSamples:
         cache: bool,
         tolerance: Tolerance = USUAL,
     ):
-        rest, held_out = stratified_split(splits.train.labels, validation, seed)
+        rest, held_out = hold_out(splits.train.labels, validation, seed)
         check_batch_size(batch_size, len(rest))  # before any slow work
         augmentations.learn(splits.train.contents())
         self.train_full, self.test = (

@@ -30,6 +30,13 @@ class FeatureTable(NamedTuple):
     labels: Tensor
     classes: list[str]
 
+    def labelled(self) -> "FeatureTable":
+        """The rows that have a label."""
+        known = self.labels >= 0
+        if known.all():
+            return self
+        return self._replace(features=self.features[known], labels=self.labels[known])
+
 
 def _batches(
     augmentations: AugmentationSet, records: DecodedRecords, batch_size: int

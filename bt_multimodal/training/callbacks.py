@@ -299,7 +299,9 @@ class OnlineProbe(pl.Callback):
 
     def _look(self, trainer: pl.Trainer, pl_module: Any, epoch: int) -> None:
         data: PretrainingData = trainer.datamodule  # type: ignore[attr-defined]
-        if not len(data.samples.validation) or not data.labelled or not trainer.is_global_zero:
+        if not data.labelled or not trainer.is_global_zero:
+            return
+        if not len(data.samples.train.labelled()) or not len(data.samples.validation.labelled()):
             return
         self._due = epoch
         try:
@@ -313,10 +315,11 @@ class OnlineProbe(pl.Callback):
     def _probe(self, data: PretrainingData, pl_module: Any) -> dict[str, float]:
         encoder, device = pl_module.twins.encoder, pl_module.device
         samples = data.samples
+        train, validation = samples.train.labelled(), samples.validation.labelled()
         # A random choice, because the records of a folder are sorted by class.
-        indices = shuffled(len(samples.train), self._seed, 0)[: self._bank].sort().values
-        bank = extract_features(encoder, self._augmentations, samples.train.subset(indices), device=device)
-        queries = extract_features(encoder, self._augmentations, samples.validation, device=device)
+        indices = shuffled(len(train), self._seed, 0)[: self._bank].sort().values
+        bank = extract_features(encoder, self._augmentations, train.subset(indices), device=device)
+        queries = extract_features(encoder, self._augmentations, validation, device=device)
         predicted = knn(bank.features, bank.labels, queries.features, min(20, len(bank.labels)))
         return {
             "knn": accuracy(predicted, queries.labels),

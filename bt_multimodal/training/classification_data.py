@@ -15,6 +15,7 @@ from bt_multimodal.data.decoding import DecodedRecords
 from bt_multimodal.data.loader_processes import Loader
 from bt_multimodal.data.records import Records, open_source
 from bt_multimodal.data.splitting import stratified_split
+from bt_multimodal.data.summary import summary
 from bt_multimodal.evaluation.probes import few_labels
 from bt_multimodal.modality import Modality
 from bt_multimodal.training.place import place
@@ -141,6 +142,7 @@ class ClassificationData(pl.LightningDataModule):
             source, modality, content_column=content_column, label_column=label_column,
             train_split=train_split, test_split=test_split, require_labels=True,
         )  # fmt: skip
+        self.found = summary(splits)
         train, test, self.tested_on = splits.train, splits.test, "test"
         if validation:
             rest, held_out = stratified_split(train.labels, validation, seed)

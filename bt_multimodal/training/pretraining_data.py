@@ -12,11 +12,14 @@ from bt_multimodal.data.damage import tolerance
 from bt_multimodal.data.records import open_source
 from bt_multimodal.data.streamed_samples import StreamedSamples
 from bt_multimodal.data.streams import open_stream
+from bt_multimodal.data.summary import summary
 from bt_multimodal.data.whole_samples import WholeSamples
 from bt_multimodal.modality import Modality
 from bt_multimodal.training.place import place
 from bt_multimodal.training.restored import check_same_records
 from bt_multimodal.views import Views
+
+_VALIDATION = 0.1  # share of the training split by default
 
 
 class PretrainingData(pl.LightningDataModule):
@@ -31,7 +34,8 @@ class PretrainingData(pl.LightningDataModule):
         batch_size: the global batch, over all ranks.
         content_column, label_column: columns of a table; found by convention.
         train_split, test_split: names of the splits; found by convention.
-        validation: share of the training split kept out of training, for choices and the online probe.
+        validation: share of the training split kept out of training, for choices and the online probe. The
+            default is nothing where nothing has a label, for then there is nothing to probe.
         cache: decode once and keep everything in memory.
         num_workers: loader processes.
         stream: how many records are called an epoch. The source (a hub data set, or a Parquet or tar file
@@ -44,6 +48,7 @@ class PretrainingData(pl.LightningDataModule):
     Attributes:
         samples: the records, and the batches made of them.
         tolerance: how much damage is no error, and the list of it, which begins when the directory exists.
+        found: lines that say what was found in the source.
     """
 
     def __init__(
@@ -57,7 +62,7 @@ class PretrainingData(pl.LightningDataModule):
         label_column: str | None = None,
         train_split: str | None = None,
         test_split: str | None = None,
-        validation: float = 0.1,
+        validation: float = _VALIDATION,
         cache: bool = False,
         num_workers: int = 0,
         stream: int | None = None,
@@ -76,20 +81,28 @@ class PretrainingData(pl.LightningDataModule):
                 source, modality, content_column=content_column, label_column=label_column,
                 train_split=train_split, test_split=test_split,
             )  # fmt: skip
+            if validation == _VALIDATION and not (splits.train.labels >= 0).any():
+                validation = 0.0
+            self.found = summary(splits)
             self.samples = WholeSamples(
                 splits, augmentations, seed, batch_size, validation, cache, self.tolerance
             )
         elif isinstance(source, str):
             opened = open_stream(source, modality, content_column, train_split)
+            self.found = [f"{source}: {opened.files} file(s), read while they are trained on, without labels"]
             self.samples = StreamedSamples(opened, augmentations, seed, batch_size, stream, self.tolerance)
         else:
             raise DataError("a stream has one source; a folder may hold several files of it")
+        if stream is None and not self.labelled:
+            self.found.append(
+                "  nothing is probed: that takes labels of two classes in train, and labels in test"
+            )
 
     @property
     def labelled(self) -> bool:
-        """Whether there is anything to probe: every record has a label, of two classes or more."""
-        train, test = self.samples.train_full.records, self.samples.test.records
-        return len(train.classes) > 1 and bool((train.labels >= 0).all() and (test.labels >= 0).all())
+        """Whether there is anything to probe: labels of two classes or more in train, and labels in test."""
+        train, test = self.samples.train_full.records.labels, self.samples.test.records.labels
+        return len(train[train >= 0].unique()) > 1 and bool((test >= 0).any())
 
     def state_dict(self) -> dict[str, int]:
         return {"records": len(self.samples.train)}

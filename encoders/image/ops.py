@@ -11,6 +11,7 @@ import io
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -26,8 +27,21 @@ from encoders.image.pixels import array_to_pil, file_to_pil, tiff_layout
 MOST_PIXELS, MOST_ASPECT = 2**27, 1000
 
 # By default PIL tries every format it knows, and runs Ghostscript for some.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
-_READ = ("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "PNM", "PFM", "JPEG 2000")  # as `file_kind` names them
+_FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+if find_spec("PIL.AvifImagePlugin"):  # since Pillow 11.3
+    _FORMATS += ("AVIF",)
+_READ = (
+    "JPEG",
+    "PNG",
+    "WebP",
+    "BMP",
+    "GIF",
+    "TIFF",
+    "PNM",
+    "PFM",
+    "JPEG 2000",
+    "AVIF",
+)  # as `file_kind` names them
 
 # Luma weights of ITU-R BT.601, as in PIL (torchvision's tensor path uses 0.2989 for red).
 LUMA = (0.299, 0.587, 0.114)

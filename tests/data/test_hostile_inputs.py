@@ -326,7 +326,7 @@ def test_the_users_own_lists_may_name_files_anywhere(tmp_path):
     with open(tmp_path / "lists" / "m.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["image"], ["../0.jpg"], [tmp_path / "1.jpg"]])
     splits = opened(tmp_path / "lists" / "m.csv")
-    assert splits.train.raw(0) == splits.test.raw(0) == b"own"
+    assert splits.train.raw(0) == splits.train.raw(1) == b"own"
     assert file_records(tmp_path / "lists", ["../0.jpg"], splits.train.labels, []).raw(0) == b"own"
 
 

@@ -73,13 +73,12 @@ def test_folder_with_splits_and_classes(tmp_path, test):
     assert splits.train.name(1) == str(tmp_path / "train/b/1.png")
 
 
-def test_flat_folder_has_no_labels_and_is_held_out(tmp_path):
+def test_flat_folder_has_no_labels_and_is_trained_on_whole(tmp_path):
     splits = opened(write(tmp_path, *(f"{i}.jpg" for i in range(6))))
-    assert splits.held_out
+    assert not splits.held_out
     assert splits.train.classes == []
-    assert splits.train.labels.tolist() == [-1] * 4
-    assert sorted(contents(splits.train) + contents(splits.test)) == [f"{i}.jpg" for i in range(6)]
-    assert contents(splits.train) == contents(opened(tmp_path).train)
+    assert splits.train.labels.tolist() == [-1] * 6
+    assert (contents(splits.train), len(splits.test)) == ([f"{i}.jpg" for i in range(6)], 0)
 
 
 def test_train_is_a_class_beside_other_classes(tmp_path):
@@ -87,7 +86,7 @@ def test_train_is_a_class_beside_other_classes(tmp_path):
     splits = opened(tmp_path)
     assert splits.train.classes == ["bus", "train"]
     assert splits.test.labels.tolist() == [0, 1]
-    assert len(opened(tmp_path, train_split="train").train) == 4
+    assert len(opened(tmp_path, train_split="train").train) == 5
 
 
 def test_numbers_are_sorted_as_numbers(tmp_path):
@@ -422,3 +421,50 @@ def test_shared_sets(shared):
     assert spoken.test.raw(999).startswith(b"RIFF")
     with pytest.raises(DataError, match=r"class 'lucas' of manifest\.csv test is not in the training split"):
         opened(shared / "fsdd" / "manifest.csv", content_columns=("audio",), label_column="speaker")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("recordngs", "'recordngs' does not exist here; did you mean 'recordings'?"),
+        ("Recordings2/x.csv", "'Recordings2/x.csv' does not exist"),
+        ("recordings.cvs", "'recordings.cvs' does not exist here; did you mean 'recordings.csv'?"),
+        ("syntetic", "there is no embedded set 'syntetic'; did you mean 'synthetic'?"),
+        ("data/brids", "'data/brids' does not exist; did you mean 'data/birds'?"),
+        ("train.parqet", "'train.parqet' does not exist here; did you mean 'train.parquet'?"),
+    ],
+)
+def test_a_slip_is_told_before_any_request(tmp_path, monkeypatch, source, message):
+    write(
+        tmp_path, "recordings/1.jpg", "recordings.csv", "data/birds/1.jpg", "train.parquet", "cifar100/1.jpg"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: pytest.fail("the hub was asked"))
+    with pytest.raises(DataError) as caught:
+        opened(source, embedded={"synthetic": dict})
+    assert message in str(caught.value)
+
+
+def test_a_name_that_differs_in_digits_is_no_slip(tmp_path, monkeypatch):
+    write(tmp_path, "cifar100/1.jpg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: DatasetDict(train=image_table(0, 1)))
+    assert opened("cifar10").train.classes == ["cat", "ant"]
+
+
+def test_without_a_connection_the_hubs_client_does_not_try_again(monkeypatch):
+    from huggingface_hub import constants
+
+    from bt_multimodal.data import hub
+
+    def load_dataset(*_):
+        assert constants.HF_HUB_OFFLINE
+        assert datasets.config.HF_HUB_OFFLINE
+        raise ConnectionError("offline mode is enabled")
+
+    monkeypatch.setattr(hub, "_reachable", lambda: False)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    before = constants.HF_HUB_OFFLINE
+    with pytest.raises(DataError, match=r"the hub cannot serve it: there is no connection to it$"):
+        opened("someone/set")
+    assert before == constants.HF_HUB_OFFLINE

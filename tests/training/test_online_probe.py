@@ -12,6 +12,7 @@ from bt_multimodal.data.records import open_source
 from bt_multimodal.data.whole_samples import WholeSamples
 from bt_multimodal.modality import Modality
 from bt_multimodal.training.callbacks import MetricsFile, OnlineProbe
+from bt_multimodal.training.pretraining_data import PretrainingData
 
 NUMBERS = Modality("numbers", (".num",), ("number",), {}, inline=True)
 CLASSES = 6
@@ -81,3 +82,32 @@ def test_it_looks_every_few_epochs_and_at_the_last(samples, tmp_path):
         look(samples, tmp_path, epoch, every=4)
     with (tmp_path / "metrics.csv").open() as file:
         assert [int(row["epoch"]) for row in csv.DictReader(file)] == [4, 8, 10]
+
+
+def test_records_without_a_label_are_left_out(tmp_path):
+    rows = [f"{c + 0.001 * i},{c if i % 3 else ''}" for c in range(CLASSES) for i in range(100)]
+    (tmp_path / "numbers.csv").write_text("\n".join(["number,label", *rows]) + "\n")
+    splits = open_source(str(tmp_path / "numbers.csv"), NUMBERS)
+    samples = WholeSamples(splits, Numbers(), seed=0, batch_size=8, validation=0.2, cache=False)
+    assert (samples.train.records.labels < 0).sum() == 6 * 34
+    (row,) = look(samples, tmp_path)
+    assert float(row["knn"]) == 100
+
+
+@pytest.mark.parametrize(
+    ("labels", "labelled", "trained", "validated"),
+    [("abab", True, 36, 4), ("ab.b", True, 39, 3), ("....", False, 50, 0), ("aaaa", False, 36, 4)],
+)
+def test_what_is_labelled_is_probed_and_what_is_not_is_trained_on(
+    tmp_path, labels, labelled, trained, validated
+):
+    rows = [f"{i},{labels[i % 4].strip('.')}" for i in range(50)]
+    (tmp_path / "numbers.csv").write_text("\n".join(["number,label", *rows]) + "\n")
+    data = PretrainingData(Numbers(), NUMBERS, 0, str(tmp_path / "numbers.csv"), batch_size=8)
+    assert data.labelled is labelled
+    assert (len(data.samples.train), len(data.samples.validation)) == (trained, validated)
+    asked = PretrainingData(
+        Numbers(), NUMBERS, 0, str(tmp_path / "numbers.csv"), batch_size=8, validation=0.2
+    )
+    assert len(asked.samples.validation) > validated
+    assert any("train: " in line for line in data.found)

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make_grid, save_image
 
-from bt_multimodal.data.records import LARGEST
-from bt_multimodal.safe_files import read_regular
+from bt_multimodal.safe_files import LARGEST_RECORD, read_regular
 from encoders.image import ops
 from encoders.image.detection.annotations import Picture, decode, run_lengths
 from encoders.image.detection.data import resized
@@ -33,7 +32,7 @@ def draw_detections(
     """
     upper_row, lower_row = [], []
     for picture, detections in zip(pictures, found, strict=True):
-        pixels = ops.decode_rgb(read_regular(picture.path, LARGEST))
+        pixels = ops.decode_rgb(read_regular(picture.path, LARGEST_RECORD))
         names = [classes[k - 1] for k in picture.labels.tolist()]
         segments = [run_lengths(s, picture.size) for s in picture.segments or ()]
         upper_row.append(_drawn(pixels, picture.boxes, names, segments, "lime"))

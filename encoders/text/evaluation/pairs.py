@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from bt_multimodal.data.columns import DataError, check_contents, find_column, there_are
-from bt_multimodal.data.tables import TEST_SPLITS, SourceOptions, find_splits
+from bt_multimodal.data.split_names import TEST, VALIDATION, by_role
+from bt_multimodal.data.tables import SourceOptions, find_splits
 
 _COLUMNS = (
     ("first sentence", ("sentence1", "sent1", "text1", "sentence_a", "sentence_A")),
@@ -41,8 +42,9 @@ def open_pairs(source: str, columns: Sequence[str] | None = None, split: str | N
         DataError: says in one line what is wrong with the source.
     """
     options = SourceOptions((), None, ("sentence1",), None, splits_named=True, inline=True)
-    splits = find_splits(source, options, {})
-    name = split or next((known for known in TEST_SPLITS if known in splits), None)
+    splits = find_splits(source, options, {}).splits
+    roles = by_role([*splits])
+    name = split or next(iter(roles[TEST] + roles[VALIDATION]), None)
     if name is None and len(splits) == 1:
         name = next(iter(splits))
     if name not in splits:

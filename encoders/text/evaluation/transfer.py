@@ -8,7 +8,8 @@ import torch
 
 from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.records import Records, read_parts
-from bt_multimodal.data.tables import TEST_SPLITS, SourceOptions, Split, find_splits
+from bt_multimodal.data.split_names import TEST, TRAIN, VALIDATION, by_role
+from bt_multimodal.data.tables import SourceOptions, Split, find_splits
 from bt_multimodal.evaluation.figures import Figure, Rows
 from bt_multimodal.evaluation.report import Comparison
 from encoders.text.evaluation.pairs import check_names, source_name
@@ -50,11 +51,12 @@ def open_task(source: str, content_column: str | None = None, label_column: str 
     options = SourceOptions(
         TEXTS.extensions, content_column, TEXTS.columns, label_column, splits_named=False, inline=True
     )
-    splits = find_splits(source, options, TEXTS.embedded)
-    train_name = next(iter(splits)) if len(splits) == 1 else "train"
+    splits = find_splits(source, options, TEXTS.embedded).splits
+    roles = by_role([*splits])
+    train_name = next(iter(splits)) if len(splits) == 1 else next(iter(roles[TRAIN]), "train")
     if train_name not in splits:
         raise DataError(f"{source!r} has no split 'train': it has {', '.join(splits)}")
-    held_out = [name for name in TEST_SPLITS if name in splits and name != train_name]
+    held_out = [name for name in roles[TEST] + roles[VALIDATION] if name != train_name]
     test_name, validation_name = (*held_out[:2], None, None)[:2]
     train = _read(splits[train_name], options)
     validation = _read(splits[validation_name], options) if validation_name else None
