@@ -14,6 +14,7 @@ from bt_multimodal.loss import BarlowTwinsLoss
 from bt_multimodal.optim import LARS, parameter_groups, schedule
 from bt_multimodal.projector import Projector
 from bt_multimodal.training.place import epoch_length, run_length
+from bt_multimodal.training.pretraining_data import PretrainingData
 from bt_multimodal.training.restored import fitting
 from bt_multimodal.twins import BarlowTwins, check_encoder
 from bt_multimodal.views import Views, finish_views
@@ -139,4 +140,7 @@ class Pretraining(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, PretrainingData) and PretrainingData.__qualname__ not in checkpoint:
+            data.check_former()
         checkpoint["state_dict"] = fitting(self, checkpoint["state_dict"])

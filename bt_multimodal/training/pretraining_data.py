@@ -19,8 +19,6 @@ from bt_multimodal.training.place import place
 from bt_multimodal.training.restored import check_same_records
 from bt_multimodal.views import Views
 
-_VALIDATION = 0.1  # share of the training split by default
-
 
 class PretrainingData(pl.LightningDataModule):
     """Twin views of the training split, and records for probing.
@@ -62,7 +60,7 @@ class PretrainingData(pl.LightningDataModule):
         label_column: str | None = None,
         train_split: str | None = None,
         test_split: str | None = None,
-        validation: float = _VALIDATION,
+        validation: float = 0.1,
         cache: bool = False,
         num_workers: int = 0,
         stream: int | None = None,
@@ -81,7 +79,7 @@ class PretrainingData(pl.LightningDataModule):
                 source, modality, content_column=content_column, label_column=label_column,
                 train_split=train_split, test_split=test_split,
             )  # fmt: skip
-            if validation == _VALIDATION and not (splits.train.labels >= 0).any():
+            if validation == 0.1 and not (splits.train.labels >= 0).any():
                 validation = 0.0
             self.found = summary(splits)
             self.samples = WholeSamples(
@@ -103,6 +101,19 @@ class PretrainingData(pl.LightningDataModule):
         """Whether there is anything to probe: labels of two classes or more in train, and labels in test."""
         train, test = self.samples.train_full.records.labels, self.samples.test.records.labels
         return len(train[train >= 0].unique()) > 1 and bool((test >= 0).any())
+
+    def check_former(self) -> None:
+        """Refuse a checkpoint of an earlier version, which kept 20 % of unlabelled records out of training.
+
+        Raises:
+            ValueError: the source is such a one.
+        """
+        samples = self.samples
+        if isinstance(samples, WholeSamples) and not self.labelled and not len(samples.test):
+            raise ValueError(
+                "an earlier version began this run on 80 % of these unlabelled records, and now all of them are "
+                "trained on, so it cannot be continued: choose another --run_dir"
+            )
 
     def state_dict(self) -> dict[str, int]:
         return {"records": len(self.samples.train)}

@@ -27,6 +27,23 @@ _MP3_FRAMES = 4 * 1152
 _READ = ("WAV", "AIFF", "FLAC", "Ogg", "AU", "CAF", "MP3", "NIST SPHERE")
 
 
+class _File:
+    """An open file to libsndfile, which a damaged header may send before its beginning."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.read, self.readinto, self.tell = file.read, file.readinto, file.tell  # type: ignore[attr-defined]
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (ValueError, OSError, OverflowError):  # raised in a callback of C it would be printed
+            return self._file.tell()
+
+    def write(self, data: bytes) -> int:
+        return 0
+
+
 class _Sound(soundfile.SoundFile):
     """An open sound that may be read from its beginning only."""
 
@@ -66,7 +83,7 @@ def read_audio(file: BinaryIO, rate: int, stretch: Callable[[int], tuple[int, in
     whole = counted(file)
     whole.seek(0)
     try:
-        with _Sound(whole) as sound:
+        with _Sound(_File(whole)) as sound:
             exact = sound.format in _EXACT and not sound.subtype.startswith("DWVW")
             forwards = sound.forwards = not (exact and sound.seekable())
             ratio, frames = Ratio(sound.samplerate, rate), sound.frames

@@ -3,8 +3,6 @@
 Run as a script, it opens each source of a folder in a process of its own and prints what that came to.
 """
 
-# ruff: noqa: E501 -- tables of cases
-
 import bz2
 import gzip
 import json

@@ -45,6 +45,11 @@ def rank_main(rank, folder):
     status["parts"] = [run(IMAGES, folder / "parts")]
     my_lab.kill_at = None
     status["parts"].append(run(IMAGES, folder / "parts"))
+    # It reaches both, at the end of an epoch.
+    my_lab.count, my_lab.kill_at, my_lab.how = 0, 2 * 4, signal.SIGHUP
+    status["both"] = [run(IMAGES, folder / "both")]
+    my_lab.kill_at = None
+    status["both"].append(run(IMAGES, folder / "both"))
     status["sounds"] = [run(SOUNDS, folder / "sounds")]
     if rank == 0:
         my_lab.count, my_lab.kill_at, my_lab.how = 0, 2 * 9, signal.SIGUSR1
@@ -53,7 +58,7 @@ def rank_main(rank, folder):
     status["sounds parts"].append(run(SOUNDS, folder / "sounds parts"))
     if rank == 0:  # machines that do not share the run directory
         shutil.copytree(folder / "whole", folder / "own 0")
-    status["not shared"] = [run(IMAGES, folder / f"own {rank}", "--trainer.max_epochs", "4")]
+    status["not shared"] = [run(IMAGES, folder / f"own {rank}")]
     torch.save(status, folder / f"{rank}.pt")
 
 
@@ -83,9 +88,9 @@ def left(out):
 def test_a_signal_to_one_rank_ends_all_and_the_run_continues_bit_for_bit(folder):
     for rank in range(WORLD):
         status = torch.load(folder / f"{rank}.pt")
-        assert status["parts"] == status["sounds parts"] == [TRY_AGAIN, 0]
+        assert status["parts"] == status["sounds parts"] == status["both"] == [TRY_AGAIN, 0]
         assert status["whole"] == status["sounds"] == [0]
-    assert left(folder / "parts") == left(folder / "whole")
+    assert left(folder / "parts") == left(folder / "both") == left(folder / "whole")
     assert left(folder / "sounds parts") == left(folder / "sounds")
 
 

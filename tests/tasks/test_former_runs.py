@@ -17,8 +17,8 @@ FORMER = Path(__file__).parents[1] / "reference" / "former_runs"
 COMMANDS = {"image": image.pretrain, "audio": audio.pretrain, "text": text.pretrain}
 
 
-@pytest.mark.parametrize("modality", COMMANDS)
-def test_a_run_is_continued(modality, tmp_path, monkeypatch):
+def copied(modality, tmp_path, monkeypatch):
+    """A former run as it lay there before its last checkpoint, in the working folder."""
     former = FORMER / modality
     run = tmp_path / modality
     (run / "checkpoints").mkdir(parents=True)
@@ -26,6 +26,22 @@ def test_a_run_is_continued(modality, tmp_path, monkeypatch):
         shutil.copy(former / name, run / name)
     shutil.copy(FORMER / "texts.txt", tmp_path)
     monkeypatch.chdir(tmp_path)  # the configs name the run's folder and the texts from there
+    return run, former
+
+
+def test_a_run_on_part_of_its_unlabelled_texts_is_refused(tmp_path, monkeypatch, capsys):
+    run, _ = copied("text", tmp_path, monkeypatch)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert text.pretrain(["--config", str(run / "config.yaml")]) == 2
+    assert "on 80 % of these unlabelled records" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run.rglob("*.[cm]*") if path.is_file()} == {
+        path: content for path, content in before.items() if path.suffix in (".csv", ".ckpt")
+    }
+
+
+@pytest.mark.parametrize("modality", ["image", "audio"])
+def test_a_run_is_continued(modality, tmp_path, monkeypatch):
+    run, former = copied(modality, tmp_path, monkeypatch)
     assert COMMANDS[modality](["--config", str(run / "config.yaml")]) == 0
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
         f"step={step:09d}.ckpt" for step in (4, 8, 10)
