@@ -2,13 +2,14 @@
 
     python benchmarks/fuzz.py [--cases 1000] [--seed 0] [--only KIND ...]
 
-The kinds: files of pictures and sounds, tables of texts, Parquet and tar files, configs, arguments, the files of a
-run that is continued, and encoder files. A case takes an intact input and changes bytes, cuts, repeats or exchanges
-parts of it, or puts an odd value in the place of a usual one. Every case is a process forked from one that has
-imported the libraries. It must end with status 0, 1 or 2; without a traceback; a status above 0 with a line that
-begins with ``error:``; within 2 GB and 20 seconds of CPU time.
+The kinds: files of pictures and sounds, tables of texts, Parquet and tar files, configs, arguments, the
+files of a run that is continued, and encoder files. A case takes an intact input and changes bytes, cuts,
+repeats or exchanges parts of it, or puts an odd value in the place of a usual one. Every case is a process
+forked from one that has imported the libraries. It must end with status 0, 1 or 2; without a traceback; a
+status above 0 with a line that begins with ``error:``; within 2 GB and 20 seconds of CPU time.
 
-The benchmark prints a table of the kinds and every case that went wrong; its exit status is 1 if there is one.
+The benchmark prints a table of the kinds and every case that went wrong; its exit status is 1 if there is
+one.
 """
 
 import argparse
@@ -203,8 +204,9 @@ def containers(folder: Path, rng: random.Random) -> Case:
 
 
 ODD = [
-    "", "null", "-1", "0", "1e30", "nan", "true", "[]", "{}", "[1, [2]]", "banana", "../..", "/dev/null", "a b", "'",
-    "é", "1.5", "99999999999999999999", "{a: b}", "!!python/name:os.system", "&a [*a]", "os.system", "encoders",
+    "", "null", "-1", "0", "1e30", "nan", "true", "[]", "{}", "[1, [2]]", "banana", "../..", "/dev/null",
+    "a b", "'", "é", "1.5", "99999999999999999999", "{a: b}", "!!python/name:os.system", "&a [*a]",
+    "os.system", "encoders",
 ]  # fmt: skip
 
 

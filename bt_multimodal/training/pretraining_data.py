@@ -111,8 +111,8 @@ class PretrainingData(pl.LightningDataModule):
         samples = self.samples
         if isinstance(samples, WholeSamples) and not self.labelled and not len(samples.test):
             raise ValueError(
-                "an earlier version began this run on 80 % of these unlabelled records, and now all of them are "
-                "trained on, so it cannot be continued: choose another --run_dir"
+                "an earlier version began this run on 80 % of these unlabelled records, and now all of them "
+                "are trained on, so it cannot be continued: choose another --run_dir"
             )
 
     def state_dict(self) -> dict[str, int]:
