@@ -237,3 +237,22 @@ TABLE = FeatureTable(X, Y, ["a", "b"])
 def test_wrong_inputs(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_columns_that_few_labels_allow():
+    labels = torch.tensor([0] * 5 + [1] * 3 + [2] * 9 + [-1] * 4)
+    classes = ["ant", "bee", "cow", "never seen"]
+    assert probes.few_label_columns(labels, classes, [1, 3]) == ([1, 3], [])
+    possible, notes = probes.few_label_columns(labels, classes, [3, 4, 6])
+    assert possible == [3]
+    assert notes == [
+        "linear, 4 a class: there are fewer labels of bee",
+        "linear, 6 a class: there are fewer labels of ant, bee",
+    ]
+    many = torch.arange(9)
+    assert probes.few_label_columns(many, [f"c{i}" for i in range(9)], [2])[1] == [
+        "linear, 2 a class: there are fewer labels of c0, c1, c2 and 6 more classes"
+    ]
+    assert probes.few_label_columns(labels, classes, []) == ([], [])
+    with pytest.raises(ValueError, match=r"per_class must be 1 or more, not \[0\]"):
+        probes.few_label_columns(labels, classes, [0])

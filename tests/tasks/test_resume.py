@@ -3,6 +3,7 @@
 import csv
 import errno
 import io
+import itertools
 import os
 import signal
 
@@ -16,7 +17,10 @@ from safetensors.torch import load_file
 
 from bt_multimodal import safe_files
 from bt_multimodal.errors import TRY_AGAIN
-from bt_multimodal.training import run_checkpoints
+from bt_multimodal.evaluation import report
+from bt_multimodal.stop_signals import SIGNALS
+from bt_multimodal.training import callbacks, pretraining_data, run_checkpoints
+from bt_multimodal.training.pretraining import Pretraining
 from tasks import audio_pretrain, image_pretrain
 
 # Four steps an epoch; the encoder draws from torch's generator and from numpy's.
@@ -128,7 +132,8 @@ def test_a_stream(tmp_path, my_lab, at, workers):
     pictures = []
     for i in range(300):
         file = io.BytesIO()
-        Image.fromarray(np.full((8, 8), i % 256, np.uint8)).save(file, "png")
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(file, "png")
         pictures.append(file.getvalue())
     pq.write_table(pa.table({"image": pictures}), tmp_path / "train.parquet")
     words = ["--data.source", str(tmp_path / "train.parquet"), "--data.stream", "256", "--data.batch_size"]
@@ -140,19 +145,139 @@ def test_a_stream(tmp_path, my_lab, at, workers):
     assert left(tmp_path / "parts") == left(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
-def test_a_signal_saves_and_ends(tmp_path, my_lab, capfd, number):
-    assert run(IMAGES, tmp_path / "whole") == 0
-    my_lab.count, my_lab.kill_at, my_lab.how = 0, 2 * 6, number
+TABLE = ("--probe.every", "1", "--probe.table", "true", "--probe.linear", "false", "--probe.per_class", "[]")
+SAVING = run_checkpoints.RunCheckpoints
+MOMENTS = {
+    "the data are opened": (pretraining_data, "open_source", 1),
+    "before the trainer's start": (SAVING, "setup", 1),
+    "the first step": (Pretraining, "training_step", 1),
+    "within an epoch": (Pretraining, "training_step", 6),
+    "an epoch's last step": (Pretraining, "training_step", 4),
+    "an epoch's end": (SAVING, "on_train_epoch_end", 2),
+    "a look of the online probe": (callbacks, "knn", 2),
+    "the last look of the online probe": (callbacks, "knn", 3),
+    "a save": (run_checkpoints, "write_safely", 2),
+    "the last step": (Pretraining, "training_step", 12),
+    "the end of the training": (SAVING, "on_train_end", 1),
+    "the table": (report, "compare", 1),
+}
+QUICK_MOMENTS = ("the data are opened", "within an epoch", "the last look of the online probe", "the table")
+
+
+def at(monkeypatch, moment, do):
+    """Call ``do`` just before a moment of the next run."""
+    owner, name, nth = MOMENTS[moment]
+    original, calls = getattr(owner, name), itertools.count(1)
+
+    def counted(*arguments, **options):
+        if next(calls) == nth:
+            do()
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, counted)
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        pytest.param(moment, number, marks=() if moment in QUICK_MOMENTS else pytest.mark.slow)
+        for moment, number in zip(MOMENTS, itertools.cycle(SIGNALS), strict=False)
+    ],
+)
+def test_a_signal_at_any_moment_saves_and_ends(tmp_path, my_lab, capfd, monkeypatch, moment, number):
+    words = (*TABLE, "--checkpoint.steps", "3")
+    assert run(IMAGES, tmp_path / "whole", *words) == 0
+    capfd.readouterr()
     before = signal.getsignal(number)
-    assert run(IMAGES, tmp_path / "parts") == TRY_AGAIN == 75
+    at(monkeypatch, moment, lambda: signal.raise_signal(number))
+    assert run(IMAGES, tmp_path / "parts", *words) == (130 if number == signal.SIGINT else TRY_AGAIN)
     assert signal.getsignal(number) == before
-    said = capfd.readouterr().err.splitlines()[-1]
-    assert f"stopped by {number.name} at step 6" in said
-    assert steps(tmp_path / "parts") == [6]
-    my_lab.kill_at = None
-    assert run(IMAGES, tmp_path / "parts") == 0
+    said = capfd.readouterr().err
+    assert said.count(f"stopped by {number.name}") == 1
+    assert "Traceback" not in said
+    again = (
+        "the same command starts again" if not list((tmp_path / "parts").glob("*/*.ckpt")) else "continues"
+    )
+    assert again in said.splitlines()[-1]
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run(IMAGES, tmp_path / "parts", *words) == 0
     assert left(tmp_path / "parts") == left(tmp_path / "whole")
+    tables = [(tmp_path / name / "table.txt").read_text() for name in ("parts", "whole")]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--data.batch_size", "200"), "data.batch_size 200 (it has 300)"),
+        (("--trainer.max_epochs", "5"), "--resume extend continues it"),
+        (("--model.projector", "[16, 32]"), "model.projector [16, 32]"),
+        (("--trainer.max_epochs", "2", "--resume", "extend"), "is extended, not shortened"),
+    ],
+)
+def test_other_settings_are_refused_and_nothing_is_written(tmp_path, my_lab, capfd, words, message):
+    killed(my_lab, IMAGES, tmp_path / "run", 6, "--checkpoint.steps", "1")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    capfd.readouterr()
+    assert run(IMAGES, tmp_path / "run", *words) == 2
+    assert message in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_longer_run_follows_a_schedule_of_its_length(tmp_path, my_lab, capfd):
+    assert run(IMAGES, tmp_path / "run") == 0
+    longer = ("--trainer.max_epochs", "6", "--resume", "extend")
+    assert run(IMAGES, tmp_path / "run", *longer) == 0
+    assert "follows a schedule for max_epochs 6" in capfd.readouterr().out
+    assert run(IMAGES, tmp_path / "whole", "--trainer.max_epochs", "6") == 0
+
+    def rates(out):
+        with (out / "metrics.csv").open(encoding="utf-8") as file:
+            return [float(row["lr"]) for row in csv.DictReader(file) if row["lr"]]
+
+    now, whole = rates(tmp_path / "run"), rates(tmp_path / "whole")
+    assert now[3:] == pytest.approx(whole[3:])
+    assert now[3] > 10 * now[2]  # where the shorter schedule had ended
+    assert steps(tmp_path / "run")[-1] == 24
+
+
+def test_a_run_is_continued_by_its_directory_alone(tmp_path, my_lab):
+    assert run(IMAGES, tmp_path / "whole") == 0
+    killed(my_lab, IMAGES, tmp_path / "parts", 6, "--checkpoint.steps", "1")
+    assert image_pretrain.main(["--run_dir", str(tmp_path / "parts")]) == 0
+    assert left(tmp_path / "parts") == left(tmp_path / "whole")
+
+
+def without_loops(path):
+    state = torch.load(path, weights_only=True)
+    del state["loops"], state["random_states"]
+    torch.save(state, path)
+
+
+def test_a_checkpoint_that_lacks_a_part_is_not_used(tmp_path, my_lab, capfd):
+    killed(my_lab, IMAGES, tmp_path / "run", 3, "--checkpoint.steps", "1", "--checkpoint.keep", "1")
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
+    without_loops(checkpoint)
+    assert run(IMAGES, tmp_path / "run") == 2
+    said = capfd.readouterr().err
+    assert "is not used: it lacks loops, random_states" in said
+    assert "none of the 1 checkpoints in" in said.splitlines()[-1]
+
+
+def test_other_data_are_refused(tmp_path, my_lab, capfd):
+    pictures = tmp_path / "pictures"
+    for i in range(340):
+        (pictures / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(pictures / "ab"[i % 2] / f"{i}.png")
+    words = ("--data.source", str(pictures), "--data.batch_size", "60")
+    killed(my_lab, IMAGES, tmp_path / "run", 3, *words, "--checkpoint.steps", "1")
+    for i in range(10):
+        (pictures / "a" / f"{2 * i}.png").unlink()
+    capfd.readouterr()
+    assert run(IMAGES, tmp_path / "run", *words) == 2
+    assert "the training data have changed" in capfd.readouterr().err
 
 
 @pytest.mark.slow

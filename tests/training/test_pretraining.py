@@ -114,3 +114,23 @@ def test_views_are_made_in_full_precision_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         mixed = finish_views(views, batch)
     assert torch.equal(mixed.first, finish_views(views, batch).first)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "total", "warmup"), [(2, 5, 11, 10), (0, 5, 1, 0), (0.5, 5, 10, 2), (10, 5, 51, 50)]
+)
+def test_a_warmup_that_fits(epochs, steps, total, warmup):
+    encoder, projector, loss, views = parts()
+    model = Pretraining(views, encoder, projector, loss, warmup_epochs=epochs)
+    assert model.warmup_steps(steps, total) == warmup
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "total", "warmup"),
+    [(2, 5, 10, 1), (10, 5, 20, 2), (10, 1000, 4000, 400), (1, 5, 1, 0)],
+)
+def test_a_warmup_that_is_too_long_is_a_tenth_of_the_run(epochs, steps, total, warmup):
+    encoder, projector, loss, views = parts()
+    model = Pretraining(views, encoder, projector, loss, warmup_epochs=epochs)
+    with pytest.warns(UserWarning, match=f"shortened to a tenth of the run, {warmup} of {total} steps"):
+        assert model.warmup_steps(steps, total) == warmup
