@@ -61,10 +61,10 @@ def summary(splits: "Splits") -> list[str]:
 
 
 def _described(records: "Records") -> str:
-    """``1,200 records, 3 without a label; 12 classes: dog 300, cat 200 and 10 more``."""
+    """``1,200 records, 3 without a label; 12 classes: dog (300), cat (200) and 10 more``."""
     labels = records.labels
     missing = int((labels < 0).sum())
-    text = f"{len(records):,} records"
+    text = _counted(len(records), "record")
     if missing == len(records):
         return f"{text} without labels"
     if missing:
@@ -72,9 +72,14 @@ def _described(records: "Records") -> str:
     counts = labels[labels >= 0].bincount(minlength=len(records.classes))
     there = int((counts > 0).sum())
     largest = counts.argsort(descending=True, stable=True)[:_MOST].tolist()
-    shown = ", ".join(f"{shortened(records.classes[i], 30)} {counts[i]:,}" for i in largest if counts[i])
+    shown = ", ".join(f"{shortened(records.classes[i], 30)} ({counts[i]:,})" for i in largest if counts[i])
     more = f" and {there - _MOST:,} more" if there > _MOST else ""
-    return f"{text}; {there:,} classes: {shown}{more}"
+    return f"{text}; {_counted(there, 'class')}: {shown}{more}"
+
+
+def _counted(number: int, what: str) -> str:
+    plural = {"record": "records", "class": "classes"}
+    return f"{number:,} {what if number == 1 else plural[what]}"
 
 
 def say(lines: Sequence[str]) -> None:

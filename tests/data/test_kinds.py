@@ -671,7 +671,7 @@ def test_what_was_found_is_said(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         lines = "\n".join(summary(open_source(str(tmp_path), IMAGES)))
-    for text in ("train: 21 records; 6 classes: c5 6, c4 5, c3 4, c2 3 and 2 more", "test: 1 records; 1 classes: c0 1",
+    for text in ("train: 21 records; 6 classes: c5 (6), c4 (5), c3 (4), c2 (3) and 2 more", "test: 1 record; 1 class: c0 (1)",
                  "left out: the split val (2 records)", "left out: extra/ (1 .jpg) beside the splits", "1 .heic", "1 .xml",
                  "'train/gone' is no class", "x.tar beside the folders"):  # fmt: skip
         assert text in lines
