@@ -5,6 +5,7 @@ there.
 """
 
 import tarfile
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -30,6 +31,17 @@ def forget_members(archive: tarfile.TarFile) -> None:
 def parser_keys(parser: Any) -> list[str]:
     """jsonargparse: the names of all keys of a parser, with those of its groups and chosen classes."""
     return [action.dest for action in parser._actions if action.dest not in ("help", "config")]
+
+
+def read_files_with(jsonargparse: Any, read: Callable[[str], str]) -> None:
+    """jsonargparse: read config files with ``read(path)``, instead of whole and in the locale's encoding."""
+    jsonargparse._paths.Path.read_text = lambda self: read(self.absolute)
+
+
+def load_values_with(jsonargparse: Any, check: Callable[[str], str]) -> None:
+    """jsonargparse: let ``check(text)`` see every text before YAML values are built of it."""
+    loaders = jsonargparse._loaders_dumpers
+    loaders.loaders["yaml"] = lambda text: loaders.yaml_load(check(text))
 
 
 def has_scaler(trainer: Any) -> bool:

@@ -1,8 +1,17 @@
 """Errors of training."""
 
 import signal
+import traceback
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: exit status of a run that the same command can continue
+
+
+def one_line(error: BaseException) -> str:
+    """An error's type and message in one line; the failing line of code where it has no message."""
+    text = " ".join(str(error).split())
+    if not text and (frames := traceback.extract_tb(error.__traceback__)):
+        text = f"in {frames[-1].filename}, line {frames[-1].lineno}: {frames[-1].line}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class TrainingFailedError(RuntimeError):

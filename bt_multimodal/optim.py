@@ -55,7 +55,8 @@ class LARS(Optimizer):
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
                 continue
-            updates: list[Tensor] = [p.grad for p in params]
+            # Momentum and decay fill a sparse gradient, such as nn.Embedding(sparse=True) has.
+            updates: list[Tensor] = [p.grad.to_dense() if p.grad.is_sparse else p.grad for p in params]
             if group["adapt"]:
                 updates = list(torch._foreach_add(updates, params, alpha=group["weight_decay"]))
                 weights, grads = torch._foreach_norm(params), torch._foreach_norm(updates)

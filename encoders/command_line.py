@@ -26,8 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    from bt_multimodal.commands.cli import fail
+    from bt_multimodal.commands.cli import TRACEBACK, fail
 
+    traced = [TRACEBACK] if TRACEBACK in argv else []  # anywhere, also before the task
+    argv = [word for word in argv if word != TRACEBACK]
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
         return 0
@@ -41,7 +43,7 @@ def _run(argv: list[str]) -> int:
     if argv[0] == "seeds":
         from bt_multimodal.commands.seeds import seeds
 
-        return seeds(argv[1:])
+        return seeds([*argv[1:], *traced])
     if argv[0] not in TASKS:
         return fail(_unknown("command", argv[0], [*TASKS, "seeds", "completion"]))
     tasks = TASKS[argv[0]]
@@ -51,7 +53,7 @@ def _run(argv: list[str]) -> int:
     if argv[1] not in tasks:
         return fail(_unknown(f"task of {argv[0]}", argv[1], [*tasks]))
     module, _, function = tasks[argv[1]][0].partition(":")
-    return getattr(import_module(module), function)(argv[2:])
+    return getattr(import_module(module), function)([*argv[2:], *traced])
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> str:

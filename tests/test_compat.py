@@ -93,3 +93,21 @@ def test_whether_the_loss_is_scaled():
 
     scaled = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
     assert compat.has_scaler(pl.Trainer(plugins=[scaled], **options))
+
+
+def test_the_files_and_values_of_a_parser_are_read_by_a_function(tmp_path, monkeypatch):
+    import jsonargparse
+
+    monkeypatch.setattr(jsonargparse._paths.Path, "read_text", None)
+    monkeypatch.setitem(jsonargparse._loaders_dumpers.loaders, "yaml", None)
+    read, checked = [], []
+    compat.read_files_with(jsonargparse, lambda path: read.append(path) or "a: [1]")
+    compat.load_values_with(jsonargparse, lambda text: checked.append(text) or text)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--a", type=list[int])
+    (tmp_path / "c.yaml").write_text("a: [3]")
+    assert parser.parse_args(["--config", str(tmp_path / "c.yaml"), "--a+", "[2]"]).a == [1, 2]
+    assert read == [str(tmp_path / "c.yaml")]
+    assert "a: [1]" in checked
+    assert "[2]" in checked

@@ -138,7 +138,7 @@ def test_commands_name_tasks_and_keys_that_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_keys_in_the_prose_exist(page):
-    known = {"help", "version"}
+    known = {"help", "version", "traceback"}
     for modality, task in COMMANDS:
         known |= known_keys(modality, task, []) | known_keys(modality, task, ["--senteval"])
     for span in spans(page):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bt_multimodal.commands.cli import run_command
+from bt_multimodal.commands.config_errors import building
 from bt_multimodal.commands.keys import AUGMENTATIONS, ENCODER, TRAINING, Group, Keys
 from bt_multimodal.commands.training_run import TrainingRun, train
 
@@ -59,15 +60,22 @@ def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", moda
     from bt_multimodal.evaluation.report import Comparison, counted
     from bt_multimodal.training.classification import Classification
     from bt_multimodal.training.classification_data import ClassificationData
+    from bt_multimodal.training.place import epoch_length
 
     encoder = load_encoder(config.encoder, not config.fresh, config.trust).encoder
-    augmentations = completed(parser.instantiate(config).views)
+    with building():
+        augmentations = completed(parser.instantiate(config).views)
     check_members(augmentations)
     data = ClassificationData(augmentations, modality, config.seed, **config.data.as_dict(), run=run.folder)
     model = Classification(augmentations, encoder, data.train.records.classes, **config.model.as_dict())
     trainer = run.trainer(num_sanity_val_steps=0)
-    data.tolerance.begin()  # the run directory exists
+    steps = epoch_length(trainer, len(data.train) // data.batch_size)
+    if steps < 1 or not trainer.limit_val_batches:
+        raise ValueError(
+            "trainer.limit_train_batches or limit_val_batches leaves nothing to train or test on"
+        )
     say(data.found)
+    data.tolerance.begin()  # what could be refused has not been
     train(trainer, model, data)
     trainer.validate(model, datamodule=data, verbose=False)
     top_1, top_5, n = model.accuracies()

@@ -1,8 +1,12 @@
 """Where the shipped config files are: in the wheel, or in the checkout."""
 
+import difflib
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+
+from bt_multimodal.commands.config_text import config_text, reason
+from bt_multimodal.commands.near_keys import check_mapping
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # In the wheel they lie within the package, in a checkout beside it.
@@ -34,6 +38,47 @@ def with_config_paths(argv: Sequence[str]) -> list[str]:
         elif i and found[i - 1] == "--config":
             found[i] = config_path(word)
     return found
+
+
+def config_words(argv: Sequence[str]) -> list[str]:
+    """The values of ``--config`` in the arguments."""
+    pairs = pairwise([*argv, ""])
+    words = [
+        ("--config", word[9:]) if word.startswith("--config=") else (word, value) for word, value in pairs
+    ]
+    return [value for word, value in words if word == "--config"]
+
+
+def check_configs(argv: Sequence[str], keys: Sequence[str]) -> None:
+    """Read the config files among the arguments, and refuse what cannot be right in them.
+
+    Args:
+        argv: the arguments, with paths (`with_config_paths`).
+        keys: those of the command.
+
+    Raises:
+        ValueError: as `config_text`, or an unknown key; names the file.
+    """
+    import yaml
+
+    for name in config_words(argv):
+        if not name or name.startswith("--"):
+            raise ValueError("--config needs a YAML file, or the name of a shipped one such as image/digits")
+        if not Path(name).exists() and "{" not in name:
+            near = difflib.get_close_matches(name, shipped_configs(), n=1, cutoff=0.6)
+            hint = (
+                f"did you mean the shipped {near[0]}?" if near else "--config takes a path or a shipped name"
+            )
+            raise ValueError(f"there is no config file {name!r}; {hint}")
+        if Path(name).exists():
+            text = config_text(name)
+            try:
+                config = yaml.safe_load(text)
+            except (yaml.YAMLError, ValueError) as error:
+                raise ValueError(f"{name} cannot be read: {reason(error)}") from error
+            if all(value is None for value in config.values()):
+                raise ValueError(f"{name}: {next(iter(config))} has no value")
+            check_mapping(config, keys, name)
 
 
 def with_own_config(argv: Sequence[str]) -> list[str]:

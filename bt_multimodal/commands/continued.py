@@ -7,6 +7,8 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from bt_multimodal.commands.config_text import config_text
+
 # What changes no step of a run: how it is watched, saved, measured and spread over a machine.
 _FREE = (
     "config", "run_dir", "resume", "rank_timeout", "checkpoint", "probe", "trust",
@@ -33,8 +35,8 @@ def kept_config(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        config = yaml.safe_load(config_text(path))
+    except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is damaged, so the run cannot be continued: {reason}") from error
     if not isinstance(config, dict) or not {"seed", "trainer", "data"} <= config.keys():

@@ -99,9 +99,15 @@ AUGMENTATIONS = Choice("views", "the augmentation set: what a view is")
 
 def make_parser(keys: Keys) -> "ArgumentParser":
     """jsonargparse's parser of ``--config`` and the keys."""
+    import jsonargparse
     from jsonargparse import ArgumentParser
     from torch import nn
 
+    from bt_multimodal.commands.config_text import checked_value, config_text
+    from bt_multimodal.compat import load_values_with, read_files_with
+
+    read_files_with(jsonargparse, config_text)
+    load_values_with(jsonargparse, checked_value)
     parser = ArgumentParser(exit_on_error=False, prog="fit", allow_abbrev=False)
     parser.add_argument(f"--{CONFIG.name}", action="config", help=CONFIG.help)
     for item in keys:

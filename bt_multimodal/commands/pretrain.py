@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from bt_multimodal.commands.cli import run_command
+from bt_multimodal.commands.config_errors import building
 from bt_multimodal.commands.keys import AUGMENTATIONS, TRAINING, Group, Keys
 from bt_multimodal.commands.training_run import TrainingRun, train
 
@@ -31,6 +32,9 @@ class ProbeOptions:
         linear: whether the final table has a linear probe on all labels (slow on wide raw data).
         per_class: labels a class in the few-label columns, 5 draws each.
         on_collapse: what representations that collapse do to the run: ``"end"`` or ``"warn"``.
+
+    Raises:
+        ValueError: a number that is out of range.
     """
 
     every: int = 1
@@ -38,6 +42,12 @@ class ProbeOptions:
     linear: bool = True
     per_class: list[int] = field(default_factory=lambda: [10])
     on_collapse: Literal["end", "warn"] = "end"
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or any(number < 1 for number in self.per_class):
+            raise ValueError(
+                f"probe needs every >= 1 and per_class >= 1; got {self.every} and {self.per_class}"
+            )
 
 
 KEYS: Keys = (
@@ -89,6 +99,7 @@ def _pretrain(parser: "ArgumentParser", config: "Namespace", modality: "Modality
 
 def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
     from bt_multimodal.augmentation_set import check_members, completed
+    from bt_multimodal.data.progress import working
     from bt_multimodal.data.summary import say
     from bt_multimodal.encoder_file import INITIAL, export_encoder
     from bt_multimodal.evaluation.features import FeatureTable, extract_features, raw_tables
@@ -101,7 +112,8 @@ def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", moda
     from bt_multimodal.training.pretraining_data import PretrainingData
     from bt_multimodal.training.ranks import Ranks
 
-    parts = parser.instantiate(config)
+    with building():
+        parts = parser.instantiate(config)
     check_members(parts.views)
     augmentations = completed(parts.views)
     model = Pretraining(augmentations, **parts.model.as_dict())
@@ -118,10 +130,11 @@ def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", moda
         OnlineProbe(metrics, augmentations, config.seed, config.probe.every, busy=ranks.busy),
     ]
     trainer = run.trainer(ranks, callbacks=watching, enable_progress_bar=False)
-    check_augmentations(augmentations, samples.train)
     steps = epoch_length(trainer, samples.steps)
-    model.prepare(data.batch_size, steps, run_length(trainer, samples.steps))
-    check_first_batch(model, augmentations, samples.first_batch())
+    with working("trying the first batch"):
+        check_augmentations(augmentations, samples.train)
+        model.prepare(data.batch_size, steps, run_length(trainer, samples.steps))
+        check_first_batch(model, augmentations, samples.first_batch(), samples.train)
     say(data.found)  # after the checks: an error is one line
     data.tolerance.begin()  # what could be refused has not been
 

@@ -34,7 +34,7 @@ class RunFolder:
         self.path = path
         entries = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
         if entries - _EARLY and CONFIG not in entries:
-            raise ValueError(f"{path} is not empty and holds no run to continue{_runs_below(path)}")
+            raise ValueError(f"{path} is not empty and holds no run to continue{runs_below(path)}")
         self.continues = any((path / CHECKPOINTS).glob("step=*.ckpt"))
         if not self.continues and (left := entries & {"encoder.safetensors", "table.json"}):
             raise ValueError(
@@ -77,12 +77,30 @@ def new_folder(name: str) -> Path:
     return folder
 
 
-def _runs_below(path: Path) -> str:
-    """For a message: the runs in a folder of runs."""
-    runs = sorted(entry.parent.name for entry in path.glob(f"*/{CONFIG}") if not entry.parent.is_symlink())
-    if not runs:
-        return ""
-    return f"; it holds the runs {', '.join(runs[-5:])}" + (" and older ones" if len(runs) > 5 else "")
+def runs_below(path: Path) -> str:
+    """For a message: the runs in a folder of runs, or of folders of runs; empty if it has none."""
+    for depth in ("*", "*/*"):
+        found = [entry.parent for entry in path.glob(f"{depth}/{CONFIG}") if not entry.parent.is_symlink()]
+        if runs := sorted(str(run.relative_to(path)) for run in found):
+            more = " and older ones" if len(runs) > 5 else ""
+            newest = f"; {path / LATEST} is the newest" if (path / LATEST / CONFIG).is_file() else ""
+            return f"; it holds the runs {', '.join(runs[-5:])}{more}{newest}"
+    return ""
+
+
+def check_encoder(name: str) -> None:
+    """Refuse a folder of runs, and a run without an encoder, where an encoder is asked for.
+
+    Raises:
+        ValueError: names the runs in the folder, or says that the run has not ended.
+    """
+    path = Path(name)
+    if not name or not path.is_dir() or (path / "encoder.safetensors").exists():
+        return
+    if (path / CONFIG).is_file():
+        raise ValueError(f"the run in {path} has no encoder yet: its command with --run_dir {path} ends it")
+    if below := runs_below(path):
+        raise ValueError(f"{path} is no run directory{below}")
 
 
 def _locked(path: Path) -> int | None:

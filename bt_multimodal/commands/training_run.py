@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bt_multimodal.commands.continued import check_settings, kept_config, measured
 from bt_multimodal.commands.run_folder import CHECKPOINTS, CONFIG, RunFolder, new_folder
+from bt_multimodal.commands.trainer_options import check_options
 from bt_multimodal.errors import Stopped
 from bt_multimodal.safe_files import write_safely
 
@@ -41,13 +42,14 @@ class TrainingRun:
         folder: the run directory, the same on every rank.
 
     Raises:
-        ValueError: a directory that holds something else, one in use, or settings that would change the
-            course of the run in it.
+        ValueError: options of the trainer that cannot work (`check_options`), a directory that holds
+            something else, one in use, or settings that would change the course of the run in it.
     """
 
     def __init__(self, parser: "ArgumentParser", config: "Namespace"):
         from bt_multimodal.training.random_state import seed_all
 
+        check_options(config)
         self._parser, self._config = parser, config
         self._locked: RunFolder | None = None
         if is_first_rank():
@@ -103,9 +105,6 @@ class TrainingRun:
         Args:
             ranks: what the config says of several ranks, where the caller has made it already.
             options: of the trainer, beside and above the config's.
-
-        Raises:
-            ValueError: a strategy that shards the parameters.
         """
         import lightning.pytorch as pl
         from lightning.pytorch.plugins.environments import SLURMEnvironment
@@ -115,11 +114,6 @@ class TrainingRun:
         from bt_multimodal.training.run_checkpoints import RunCheckpoints, SafeCheckpointIO
 
         config = self._config
-        if str(config.trainer.strategy).startswith(("fsdp", "deepspeed")):
-            raise ValueError(
-                f"trainer.strategy {config.trainer.strategy} shards the weights, but the probes and the "
-                "exported encoder need them whole: use ddp, or FSDP in a loop of your own (docs/scaling.md)"
-            )
         settings = {**config.trainer.as_dict(), **options, "sync_batchnorm": False}  # `Ranks` does it
         ranks = ranks or Ranks(config.rank_timeout, config.trainer.sync_batchnorm)
         saving = RunCheckpoints(

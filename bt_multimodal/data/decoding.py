@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bt_multimodal.data.columns import DataError, shortened
 from bt_multimodal.data.damage import DamageLog
+from bt_multimodal.data.progress import progressing
 from bt_multimodal.data.records import Records
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class DecodedRecords:
         self._tried, self._tally = bytearray(len(records)), tally or Tally()
         self._cache: list[Tensor | None] | None = None
         if cache:
-            self._cache = [self.get(i) for i in range(len(records))]
+            self._cache = [self.get(i) for i in progressing(range(len(records)), "decoding")]
 
     def __len__(self) -> int:
         return len(self._rows)

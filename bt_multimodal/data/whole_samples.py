@@ -6,6 +6,7 @@ from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.data.batches import TwinDataset, check_batch_size, training_loader
 from bt_multimodal.data.damage import USUAL, Tolerance
 from bt_multimodal.data.decoding import DecodedRecords
+from bt_multimodal.data.progress import working
 from bt_multimodal.data.records import Splits
 from bt_multimodal.data.splitting import hold_out
 from bt_multimodal.views import Views
@@ -46,7 +47,8 @@ class WholeSamples:
     ):
         rest, held_out = hold_out(splits.train.labels, validation, seed)
         check_batch_size(batch_size, len(rest))  # before any slow work
-        augmentations.learn(splits.train.contents())
+        with working("learning from the training records"):
+            augmentations.learn(splits.train.contents())
         self.train_full, self.test = (
             DecodedRecords(records, augmentations.decode, cache, **tolerance._asdict())
             for records in (splits.train, splits.test)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bt_multimodal.augmentation_set import AugmentationSet, completed, stacks
 from bt_multimodal.data.decoding import DecodedRecords
+from bt_multimodal.data.progress import progressing
 from bt_multimodal.modality import Modality
 from bt_multimodal.twins import check_encoder, check_representation
 
@@ -45,7 +46,7 @@ def _batches(
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
     augmentations = completed(augmentations)
-    for start in range(0, len(records), batch_size):
+    for start in progressing(range(0, len(records), batch_size), "extracting features"):
         batch: list[Tensor] = []
         indices: list[int] = []
         for index in range(start, min(start + batch_size, len(records))):

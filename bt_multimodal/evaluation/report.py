@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from bt_multimodal.data.progress import working
 from bt_multimodal.evaluation.feature_map import families, groups, places
 from bt_multimodal.evaluation.features import FeatureTable
 from bt_multimodal.evaluation.figures import Figure, Rows
@@ -131,7 +132,10 @@ def compare(
     possible, notes = few_label_columns(train.labels, train.classes, probes.get("per_class", (10,)))
     probes = {**probes, "per_class": possible}
     # The probes come first, because they check the options.
-    probed = {name: evaluate(train, test, **probes) for name, (train, test) in tables.items()}
+    probed: Rows = {}
+    for name, (train, test) in tables.items():
+        with working(f"probing {name}"):
+            probed[name] = evaluate(train, test, **probes)
     rows = {} if baselines is None else baselines(**{k: v for k, v in probes.items() if k != "mlp"})
     rows |= probed
     share = " (20 % held out)" if held_out else ""

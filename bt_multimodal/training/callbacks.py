@@ -140,7 +140,11 @@ class Watch(pl.Callback):
         # A gradient scaler handles overflows itself.
         if trainer.global_step % self._every or has_scaler(trainer):
             return
-        grads = [(name, p.grad) for name, p in pl_module.named_parameters() if p.grad is not None]
+        grads = [
+            (name, p.grad.coalesce().values() if p.grad.is_sparse else p.grad)
+            for name, p in pl_module.named_parameters()
+            if p.grad is not None
+        ]
         norms = torch.stack([norm.float() for norm in torch._foreach_norm([grad for _, grad in grads])])
         if not torch.isfinite(norms.sum()):
             name, norm = next(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.data.decoding import DecodedRecords
 from bt_multimodal.draws import uniforms
+from bt_multimodal.errors import one_line
 from bt_multimodal.evaluation.features import evaluating
 from bt_multimodal.training.pretraining import Pretraining
 from bt_multimodal.twins import check_representation
@@ -19,25 +20,47 @@ _TRIED, _LOOKED_AT = 4, 64  # records: usually, and where the first are suspicio
 _BY_CHANCE = 8  # fewer views may be alike by chance
 
 
-def check_first_batch(model: Pretraining, augmentations: AugmentationSet, batch: Views) -> None:
+def check_first_batch(
+    model: Pretraining, augmentations: AugmentationSet, batch: Views, records: DecodedRecords | None = None
+) -> None:
     """Run a batch through the encoder, so that a misfit is found before a run begins.
 
     Weights, buffers, modes and random state are left as they were.
+
+    Args:
+        model: its encoder is tried.
+        augmentations: the augmentation set.
+        batch: a training batch.
+        records: some of them are tried as evaluation sees them, in clean views.
 
     Raises:
         ValueError: the encoder fails on a view, or gives something other than ``[B, features_dim]``; or all
             views of `_BY_CHANCE` samples or more are the same, or none is finite.
     """
     encoder = model.twins.encoder
+    with evaluating(encoder), torch.random.fork_rng():
+        views = finish_views(augmentations, batch)
+        _check_views(type(augmentations).__name__, views.first)
+        _try(encoder, views.first, "these views")
+        if _size(views.second) != _size(views.first):
+            _try(encoder, views.second, "the second views")
+        if records is not None:
+            decoded, _ = records.batch(torch.arange(min(_TRIED, len(records))))
+            clean = augmentations.collate([augmentations.clean(record) for record in decoded])
+            _try(encoder, augmentations.clean_batch(clean), "the clean views of evaluation")
+
+
+def _try(encoder: nn.Module, view: Any, what: str) -> None:
     try:
-        with evaluating(encoder), torch.random.fork_rng():
-            view = finish_views(augmentations, batch).first
-            _check_views(type(augmentations).__name__, view)
-            representation = encoder(view)
-    except (RuntimeError, TypeError, LookupError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{type(encoder).__name__} does not take these views: {reason}") from error
+        representation = encoder(view)
+    except Exception as error:  # a network's code raises errors of any type; timm asserts
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else one_line(error)
+        raise ValueError(f"{type(encoder).__name__} does not take {what}: {reason}{_size(view)}") from error
     check_representation(encoder, representation)
+
+
+def _size(view: Any) -> str:
+    return f" (a batch of them is {list(view.shape)})" if isinstance(view, Tensor) else ""
 
 
 def check_augmentations(augmentations: AugmentationSet, records: DecodedRecords) -> None:

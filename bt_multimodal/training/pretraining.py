@@ -56,6 +56,8 @@ class Pretraining(pl.LightningModule):
         accumulate: int = 1,
     ):
         super().__init__()
+        if bias_lr_ratio < 0:
+            raise ValueError(f"bias_lr_ratio is a share of the learning rate, 0 or more, not {bias_lr_ratio}")
         if not isinstance(projector, nn.Module):
             projector = Projector([check_encoder(encoder), *projector], projector_batch_norm)
         second_head = Projector([projector.out_features] * 3) if predictor else None  # type: ignore[list-item]
@@ -98,9 +100,18 @@ class Pretraining(pl.LightningModule):
         """The optimizer on its parameter groups.
 
         Raises:
-            ValueError: a global batch that ``lr_by_batch`` does not have.
+            ValueError: a global batch that ``lr_by_batch`` does not have, or a layer with sparse gradients.
         """
         optimizer = self._optimizer(parameter_groups(self.twins, self._bias_lr_ratio))
+        tables = (nn.Embedding, nn.EmbeddingBag)
+        sparse = [
+            name for name, part in self.twins.named_modules() if isinstance(part, tables) and part.sparse
+        ]
+        if sparse and not isinstance(optimizer, LARS):
+            raise ValueError(
+                f"{sparse[0]} has sparse gradients, which {type(optimizer).__name__} does not take with the "
+                "dense ones of other layers: set sparse=False in it, or take bt_multimodal.optim.LARS"
+            )
         if self._lr_by_batch:
             if batch_size not in self._lr_by_batch:
                 known = ", ".join(map(str, self._lr_by_batch))
@@ -121,8 +132,10 @@ class Pretraining(pl.LightningModule):
             total: steps of the run (`training.place.run_length`).
 
         Raises:
-            ValueError: as `build_optimizer`, or a warm-up below 0.
+            ValueError: as `build_optimizer`, a warm-up below 0, or more micro-batches than samples.
         """
+        if self.twins.accumulate > batch_size:
+            raise ValueError(f"accumulate {self.twins.accumulate} is above the batch of {batch_size} samples")
         optimizer = self.build_optimizer(batch_size)
         warmup = self.warmup_steps(steps, total)
         self._prepared = optimizer, schedule(optimizer, batch_size, warmup, total)

@@ -9,6 +9,7 @@ import torch
 from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.damage import tolerance
+from bt_multimodal.data.progress import working
 from bt_multimodal.data.records import open_source
 from bt_multimodal.data.streamed_samples import StreamedSamples
 from bt_multimodal.data.streams import open_stream
@@ -75,10 +76,11 @@ class PretrainingData(pl.LightningDataModule):
         self.tolerance = tolerance(damaged_share, damaged_least, run)
         self.samples: WholeSamples | StreamedSamples
         if stream is None:
-            splits = open_source(
-                source, modality, content_column=content_column, label_column=label_column,
-                train_split=train_split, test_split=test_split,
-            )  # fmt: skip
+            with working("opening the source"):
+                splits = open_source(
+                    source, modality, content_column=content_column, label_column=label_column,
+                    train_split=train_split, test_split=test_split,
+                )  # fmt: skip
             if validation == 0.1 and not (splits.train.labels >= 0).any():
                 validation = 0.0
             self.found = summary(splits)

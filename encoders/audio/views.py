@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from bt_multimodal.augmentation_set import AugmentationSet
 from bt_multimodal.data.decoding import DecodedRecords
+from bt_multimodal.data.progress import progressing
 from bt_multimodal.distributed.collectives import gather_dealt
 from encoders.audio import ops
 from encoders.audio.decode import decode_audio, read_audio
@@ -88,7 +89,8 @@ class SpectrogramViews(AugmentationSet):
         """Measures ``mean`` and ``std`` on training clips unless the constructor got them; returns both."""
         if self.mean is None or self.std is None:
             step = max(1, len(records) // _MEASURED)
-            clips = (records.get(i) for i in range(0, len(records), step))
+            indices = progressing(range(0, len(records), step), "measuring spectrograms")
+            clips = (records.get(i) for i in indices)
             log_mels = [self.log_mel(self.clean(clip)[None]).double() for clip in clips if clip is not None]
             values = torch.cat([log_mel.flatten() for log_mel in log_mels])
             self.mean, self.std = values.mean().item(), values.std().item()

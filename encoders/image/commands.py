@@ -146,8 +146,10 @@ def convert(argv: Sequence[str] | None = None) -> int:
     """
 
     def run(arguments: argparse.Namespace) -> int:
+        from bt_multimodal.commands.run_folder import check_encoder
         from encoders.image.exchange import convert as write
 
+        check_encoder(arguments.source)
         write(arguments.source, arguments.target, arguments.to, arguments.trust)
         print(f"wrote {arguments.target}")
         return 0

@@ -124,7 +124,7 @@ WRONG = {
     "form": (["--model.loss.form", "grim"], "grim"),
     "one of two kinds of loss": (
         ["--model.loss.lamb", "0"],
-        "error: model.loss: bt_multimodal.BarlowTwinsLoss: Option 'lamb' is not accepted; --help",
+        "error: model.loss: bt_multimodal.BarlowTwinsLoss has no key lamb; did you mean lambd?",
     ),
     "a word beside the keys": (["train"], "unrecognized arguments: train"),
 }
