@@ -6,7 +6,7 @@ Runs of every task, with and without loader processes, from a stream and in micr
 
 * aimed: SIGKILL at each of the task's `moments`, then the same command again;
 * random: SIGKILL at ``--kills`` random moments over all tasks, a fifth of them in the start;
-* signalled: SIGINT, SIGTERM, SIGUSR1 and SIGHUP in turn at each moment, to the process, its group, and twice.
+* signalled: at each moment SIGINT, SIGTERM, SIGUSR1 or SIGHUP, to the process, to its group, or twice.
 
 Every start is a new process, forked from one that has only imported the libraries. The other faults follow.
 The full and the read-only disk are separate file systems, which require root.
@@ -161,21 +161,20 @@ def disturbed(task: Task, out: Path, kills: int, rng: random.Random) -> Iterator
     wrong = _compared(run, expected, "random")
     yield task.name, f"killed {done} times at random", _all(wrong), not wrong
 
-    wrong, numbers = [], itertools.cycle(SIGNALS)
+    wrong, ways = [], list(itertools.product(("process", "group", "twice"), SIGNALS))
+    rng.shuffle(ways)
     reached = 0
-    for i, (moment, point) in enumerate(task.moments.items()):
-        for to in ("process", "group", "twice"):
-            number = next(numbers)
-            run = Run([*task.argv, *OFTEN], out / f"signal-{i}-{to}")
-            status = run.aimed(point, lambda to=to, number=number: _send(to, number))
-            text = Path(run.log).read_text(encoding="utf-8")
-            reached += status != 0
-            good = {0, 130 if number == signal.SIGINT else 75}
-            if to == "twice":  # unless it ended after the first
-                good.add(128 + number)
-            if status not in good or "Traceback" in text or text.count("stopped by") > 1:
-                wrong.append(f"{moment}, {number.name} to the {to}: status {status}, {run.said()}")
-            wrong += _compared(run, expected, f"{moment}, {number.name} {to}")
+    for i, ((moment, point), (to, number)) in enumerate(zip(task.moments.items(), ways, strict=True)):
+        run = Run([*task.argv, *OFTEN], out / f"signal-{i}-{to}")
+        status = run.aimed(point, lambda to=to, number=number: _send(to, number))
+        text = Path(run.log).read_text(encoding="utf-8")
+        reached += status != 0
+        good = {0, 130 if number == signal.SIGINT else 75}
+        if to == "twice":  # unless it ended after the first
+            good.add(128 + number)
+        if status not in good or "Traceback" in text or text.count("stopped by") > 1:
+            wrong.append(f"{moment}, {number.name} to the {to}: status {status}, {run.said()}")
+        wrong += _compared(run, expected, f"{moment}, {number.name} {to}")
     yield task.name, f"{reached} signals", _all(wrong), not wrong
 
 

@@ -54,6 +54,8 @@ _TYPES = {
     "NoneType": "null",
     "list": "a list",
     "tuple": "a list",
+    "tuple[float, float]": "two numbers",
+    "tuple[int, int]": "two whole numbers",
     "collections.abc.Sequence": "a list",
     "dict": "keys and values",
     "list[int]": "a list of whole numbers",
@@ -97,8 +99,10 @@ def explain(parser: "ArgumentParser", error: Exception, modality: str = "") -> s
             deeper = [part for part in causes if not re.match(r"Expected an? ", part)]
             deeper += [part for part in causes if "dot import path" in part and "Callable" not in text]
             if not deeper or ("dot import path" in deeper[0] and not _only_classes(union["types"])):
-                return _takes(names, _types(union["types"]), union["value"])
-            text = deeper[0]
+                # Behind the value come the types that were tried after the inner one.
+                value = re.split(r" - (?:Expected|Problem)| Given value type", union["value"])[0]
+                return _takes(names, _types(union["types"]), value)
+            text = text[text.index(deeper[0]) :] if "Union subtypes" in deeper[0] else deeper[0]
             continue
         text = match["rest"]
     key = ".".join(names)

@@ -38,7 +38,7 @@ def kept_config(path: Path) -> dict[str, Any]:
         config = yaml.safe_load(config_text(path))
     except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is damaged, so the run cannot be continued: {reason}") from error
+        raise ValueError(f"the run cannot be continued: {reason}") from error
     if not isinstance(config, dict) or not {"seed", "trainer", "data"} <= config.keys():
         raise ValueError(f"{path} is not the config of a run; choose another --run_dir")
     return config

@@ -141,11 +141,11 @@ def test_what_was_measured_is_taken_over():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("seed: [", "is damaged, so the run cannot be continued"),
-        ("- a\n- b\n", "is not the config of a run"),
-        ("", "is not the config of a run"),
+        ("seed: [", "the run cannot be continued: "),
+        ("- a\n- b\n", "holds a list"),
+        ("", "is empty"),
         ("name: my website\n", "is not the config of a run"),
-        ("\x00", "is damaged"),
+        ("\x00", "the run cannot be continued: "),
     ],
 )
 def test_a_config_that_is_none(tmp_path, text, message):
