@@ -20,6 +20,7 @@ class RunFolder:
 
     Args:
         path: the directory; made if it does not exist.
+        new: it was made for this run alone (`new_folder`).
 
     Attributes:
         path: as given.
@@ -30,7 +31,7 @@ class RunFolder:
         OSError: it cannot be made.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, new: bool = False):
         self.path = path
         entries = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
         if entries - _EARLY and CONFIG not in entries:
@@ -40,7 +41,7 @@ class RunFolder:
             raise ValueError(
                 f"{path} holds {min(left)} of a run that has no checkpoint any more: choose another --run_dir"
             )
-        self._made = not path.exists()
+        self._made = new or not path.exists()
         path.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(path / _LOCK)
 
@@ -58,7 +59,7 @@ class RunFolder:
 
 
 def new_folder(name: str) -> Path:
-    """Make ``runs/NAME/TIME``, which no other process gets, and let ``runs/NAME/latest`` point to it."""
+    """Make ``runs/NAME/TIME``, which no other process gets."""
     parent = Path("runs") / name
     parent.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -66,15 +67,17 @@ def new_folder(name: str) -> Path:
         with suppress(FileExistsError):
             (parent / (stamp + suffix)).mkdir()
             break
-    folder = parent / (stamp + suffix)
-    link = parent / f".{LATEST}-{os.getpid()}"
-    with suppress(OSError):  # not every file system has links
+    return parent / (stamp + suffix)
+
+
+def link_latest(folder: Path) -> None:
+    """Let ``latest`` beside a run directory lead to it, where the file system has links."""
+    latest, link = folder.parent / LATEST, folder.parent / f".{LATEST}-{os.getpid()}"
+    if latest.exists() and not latest.is_symlink():
+        return
+    with suppress(OSError):
         link.symlink_to(folder.name)
-        if (parent / LATEST).is_symlink() or not (parent / LATEST).exists():
-            os.replace(link, parent / LATEST)
-        else:
-            link.unlink()
-    return folder
+        os.replace(link, latest)
 
 
 def runs_below(path: Path) -> str:

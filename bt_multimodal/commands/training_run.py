@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bt_multimodal.commands.continued import check_settings, kept_config, measured
-from bt_multimodal.commands.run_folder import CHECKPOINTS, CONFIG, RunFolder, new_folder
+from bt_multimodal.commands.run_folder import CHECKPOINTS, CONFIG, RunFolder, link_latest, new_folder
 from bt_multimodal.commands.trainer_options import check_options
 from bt_multimodal.errors import Stopped
 from bt_multimodal.safe_files import write_safely
@@ -55,7 +55,7 @@ class TrainingRun:
         if is_first_rank():
             self.folder = Path(config.run_dir) if config.run_dir else new_folder(_name(config))
             os.environ[_RUN_DIR] = str(self.folder)
-            self._locked = RunFolder(self.folder)
+            self._locked = RunFolder(self.folder, new=not config.run_dir)
             try:
                 self._look_at_what_is_there()
             except BaseException:
@@ -141,6 +141,8 @@ class TrainingRun:
         """Write the config, when all that can fail before the first step is done."""
         text = self._parser.dump(self._config)
         write_safely(self.folder / CONFIG, lambda file: file.write(text.encode()))
+        if not self._config.run_dir:
+            link_latest(self.folder)
 
     def finish(self, comparison: "Comparison | None") -> int:
         """Keep and print the final table, and say where everything is; the exit status 0."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bt_multimodal.commands.run_folder import RunFolder, new_folder
+from bt_multimodal.commands.run_folder import RunFolder, link_latest, new_folder
 
 HOLD = """
 import sys
@@ -67,7 +67,10 @@ def test_new_ones_are_never_shared_and_the_newest_has_a_link(tmp_path, monkeypat
         folders = list(pool.map(lambda _: new_folder("digits"), range(24)))
     assert len({*folders}) == 24
     assert all(folder.is_dir() for folder in folders)
+    for folder in folders:
+        link_latest(folder)
     newest = new_folder("digits")
+    link_latest(newest)
     latest = Path("runs/digits/latest")
     assert latest.is_symlink()
     assert latest.resolve() == newest.resolve()
@@ -77,7 +80,7 @@ def test_new_ones_are_never_shared_and_the_newest_has_a_link(tmp_path, monkeypat
 def test_a_folder_called_latest_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "digits" / "latest").mkdir(parents=True)
-    assert new_folder("digits").is_dir()
+    link_latest(new_folder("digits"))
     assert not (tmp_path / "runs" / "digits" / "latest").is_symlink()
 
 
@@ -123,6 +126,10 @@ def test_what_is_in_it(tmp_path, names, continues, refused):
 def test_one_that_came_to_nothing_is_removed(tmp_path):
     RunFolder(tmp_path / "a" / "b").release()
     assert not (tmp_path / "a" / "b").exists()
+    new = tmp_path / "new"
+    new.mkdir()
+    RunFolder(new, new=True).release()
+    assert not new.exists()
     folder = RunFolder(tmp_path / "c")
     made(tmp_path / "c", "metrics.csv")
     folder.release()
