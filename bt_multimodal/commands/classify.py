@@ -60,6 +60,7 @@ def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", moda
     from bt_multimodal.evaluation.report import Comparison, counted
     from bt_multimodal.training.classification import Classification
     from bt_multimodal.training.classification_data import ClassificationData
+    from bt_multimodal.training.first_look import check_augmentations, check_classifier
     from bt_multimodal.training.place import epoch_length
 
     encoder = load_encoder(config.encoder, not config.fresh, config.trust).encoder
@@ -69,11 +70,15 @@ def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", moda
     data = ClassificationData(augmentations, modality, config.seed, **config.data.as_dict(), run=run.folder)
     model = Classification(augmentations, encoder, data.train.records.classes, **config.model.as_dict())
     trainer = run.trainer(num_sanity_val_steps=0)
+    if (trainer.max_epochs or 0) < 1:
+        raise ValueError("the learning rate falls by epochs: give trainer.max_epochs, 1 or more")
     steps = epoch_length(trainer, len(data.train) // data.batch_size)
     if steps < 1 or not trainer.limit_val_batches:
         raise ValueError(
             "trainer.limit_train_batches or limit_val_batches leaves nothing to train or test on"
         )
+    check_augmentations(augmentations, data.train)
+    check_classifier(encoder, augmentations, data.train)
     say(data.found)
     data.tolerance.begin()  # what could be refused has not been
     train(trainer, model, data)

@@ -85,6 +85,9 @@ class Classification(pl.LightningModule):
         encoder_lr: learning rate of the encoder, per 256 samples; 0 freezes it.
         weight_decay: L2 decay of both.
         milestones, gamma: see `decay`.
+
+    Raises:
+        ValueError: a number that is out of range.
     """
 
     def __init__(
@@ -99,6 +102,11 @@ class Classification(pl.LightningModule):
         gamma: float = 0.1,
     ):
         super().__init__()
+        if min(head_lr, encoder_lr, weight_decay, gamma) < 0 or head_lr == 0:
+            raise ValueError(
+                f"needs head_lr > 0, encoder_lr >= 0, weight_decay >= 0, gamma >= 0; "
+                f"got {head_lr=}, {encoder_lr=}, {weight_decay=}, {gamma=}"
+            )
         self.classifier = Classifier(encoder, len(classes), frozen=encoder_lr == 0)
         self._augmentations = augmentations
         self._rates = (head_lr, encoder_lr)

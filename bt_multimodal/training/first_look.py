@@ -14,7 +14,7 @@ from bt_multimodal.errors import one_line
 from bt_multimodal.evaluation.features import evaluating
 from bt_multimodal.training.pretraining import Pretraining
 from bt_multimodal.twins import check_representation
-from bt_multimodal.views import Views, draw_views, finish_views
+from bt_multimodal.views import Views, draw_view, draw_views, finish_view, finish_views
 
 _TRIED, _LOOKED_AT = 4, 64  # records: usually, and where the first are suspicious
 _BY_CHANCE = 8  # fewer views may be alike by chance
@@ -45,9 +45,27 @@ def check_first_batch(
         if _size(views.second) != _size(views.first):
             _try(encoder, views.second, "the second views")
         if records is not None:
-            decoded, _ = records.batch(torch.arange(min(_TRIED, len(records))))
-            clean = augmentations.collate([augmentations.clean(record) for record in decoded])
-            _try(encoder, augmentations.clean_batch(clean), "the clean views of evaluation")
+            _try_clean(encoder, augmentations, records)
+
+
+def check_classifier(encoder: nn.Module, augmentations: AugmentationSet, records: DecodedRecords) -> None:
+    """Run the first records through an encoder as a classifier trains on them, and as it tests on them.
+
+    Raises:
+        ValueError: the encoder fails on a view, or gives something other than ``[B, features_dim]``.
+    """
+    index = torch.arange(min(_TRIED, len(records)))
+    with evaluating(encoder), torch.random.fork_rng():
+        decoded, _ = records.batch(index)
+        drawn = draw_view(augmentations, decoded, 0, 0, index)
+        _try(encoder, finish_view(augmentations, drawn), "these views")
+        _try_clean(encoder, augmentations, records)
+
+
+def _try_clean(encoder: nn.Module, augmentations: AugmentationSet, records: DecodedRecords) -> None:
+    decoded, _ = records.batch(torch.arange(min(_TRIED, len(records))))
+    clean = augmentations.collate([augmentations.clean(record) for record in decoded])
+    _try(encoder, augmentations.clean_batch(clean), "the clean views of evaluation")
 
 
 def _try(encoder: nn.Module, view: Any, what: str) -> None:

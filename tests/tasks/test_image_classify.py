@@ -65,9 +65,18 @@ def test_wrong_input_is_one_line(tmp_path, encoder, capsys):
         (("--encoder", str(tmp_path / "nowhere")), "there is no encoder"),
         (("--data.batch_size", "5000"), "batch_size 5000"),
         (("--model.head_rl", "1"), "did you mean model.head_lr"),
+        (("--model.gamma", "-1"), "gamma >= 0"),
+        (("--model.encoder_lr", "-1"), "encoder_lr >= 0"),
+        (("--views.size", "8.5"), "views.size"),
+        (("--trainer.max_epochs", "-1"), "give trainer.max_epochs"),
     ):
         assert run(encoder, tmp_path / "run", *more) == 2
         error = capsys.readouterr().err
         assert message in error
         assert len(error.splitlines()) == 1
         assert not (tmp_path / "run").exists()
+
+
+def test_views_that_the_encoder_does_not_take(tmp_path, encoder, capsys):
+    assert run(encoder, tmp_path / "run", "--views", "encoders.image.views.SmallImageViews") == 2
+    assert "ConvNet does not take these views" in capsys.readouterr().err
