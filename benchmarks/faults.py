@@ -48,7 +48,6 @@ SOUNDS = [
 ]  # fmt: skip
 WORKERS = ["--data.num_workers", "2", "--data.cache", "false"]
 OFTEN = ["--checkpoint.steps", "2"]
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Task(NamedTuple):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bt_multimodal.stop_signals import SIGNALS
 from encoders.command_line import main
 
 
@@ -63,7 +64,8 @@ class Run:
             os.dup2(log, 1)
             os.dup2(log, 2)
             os.setpgid(0, 0)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number in SIGNALS:  # under nohup, or in the background of a shell, some are ignored
+                signal.signal(number, signal.SIG_DFL)
             if prepare is not None:
                 prepare()
             os._exit(main(self.argv))

@@ -54,7 +54,7 @@ def _classify(parser: "ArgumentParser", config: "Namespace", modality: "Modality
 
 def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
     from bt_multimodal.augmentation_set import check_members, completed
-    from bt_multimodal.data.summary import say
+    from bt_multimodal.data.sources.summary import say
     from bt_multimodal.encoder_file import load_encoder
     from bt_multimodal.evaluation.figures import Figure
     from bt_multimodal.evaluation.report import Comparison, counted

@@ -100,7 +100,7 @@ def _pretrain(parser: "ArgumentParser", config: "Namespace", modality: "Modality
 def _train(run: TrainingRun, parser: "ArgumentParser", config: "Namespace", modality: "Modality") -> int:
     from bt_multimodal.augmentation_set import check_members, completed
     from bt_multimodal.data.progress import working
-    from bt_multimodal.data.summary import say
+    from bt_multimodal.data.sources.summary import say
     from bt_multimodal.encoder_file import INITIAL, export_encoder
     from bt_multimodal.evaluation.features import FeatureTable, extract_features, raw_tables
     from bt_multimodal.evaluation.probes import few_label_columns

@@ -134,7 +134,7 @@ def _evaluate(
     from bt_multimodal.commands.memory import keep_freed_memory
     from bt_multimodal.data.damage import tolerance
     from bt_multimodal.data.records import open_source
-    from bt_multimodal.data.summary import say, summary
+    from bt_multimodal.data.sources.summary import say, summary
     from bt_multimodal.evaluation.features import save_features
     from bt_multimodal.evaluation.report import check_empty, compare, save_comparison
 

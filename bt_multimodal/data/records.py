@@ -28,12 +28,12 @@ from bt_multimodal.data.columns import (
     sorted_classes,
     there_are,
 )
-from bt_multimodal.data.folders import Split, below, escaped
-from bt_multimodal.data.split_names import VALIDATION, choose, role
+from bt_multimodal.data.sources.folders import Split, below, escaped
+from bt_multimodal.data.sources.split_names import VALIDATION, choose, role
+from bt_multimodal.data.sources.summary import Found
+from bt_multimodal.data.sources.tables import SourceOptions, find_splits
+from bt_multimodal.data.sources.tars import Stretch
 from bt_multimodal.data.splitting import hold_out
-from bt_multimodal.data.summary import Found
-from bt_multimodal.data.tables import SourceOptions, find_splits
-from bt_multimodal.data.tars import Stretch
 from bt_multimodal.modality import Modality
 from bt_multimodal.safe_files import LARGEST_RECORD, open_regular, read_regular
 

@@ -22,12 +22,12 @@ from bt_multimodal.data.batches import TwinDataset, as_is, shuffled
 from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.damage import USUAL, Tolerance
 from bt_multimodal.data.decoding import DecodedRecords, Tally
-from bt_multimodal.data.hub import unreachable
 from bt_multimodal.data.loader_processes import Loader
 from bt_multimodal.data.records import Part, Records
-from bt_multimodal.data.stream_files import hub_files, local_files
-from bt_multimodal.data.tables import SourceOptions, as_content, nowhere, within
-from bt_multimodal.data.tars import Stretch
+from bt_multimodal.data.sources.hub import unreachable
+from bt_multimodal.data.sources.stream_files import hub_files, local_files
+from bt_multimodal.data.sources.tables import SourceOptions, as_content, nowhere, within
+from bt_multimodal.data.sources.tars import Stretch
 from bt_multimodal.modality import Modality
 from bt_multimodal.views import Views
 

@@ -14,8 +14,8 @@ from bt_multimodal.data.damage import tolerance
 from bt_multimodal.data.decoding import DecodedRecords
 from bt_multimodal.data.loader_processes import Loader
 from bt_multimodal.data.records import Records, open_source
+from bt_multimodal.data.sources.summary import summary
 from bt_multimodal.data.splitting import stratified_split
-from bt_multimodal.data.summary import summary
 from bt_multimodal.evaluation.probes import few_labels
 from bt_multimodal.modality import Modality
 from bt_multimodal.training.place import place

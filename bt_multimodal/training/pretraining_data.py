@@ -11,9 +11,9 @@ from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.damage import tolerance
 from bt_multimodal.data.progress import working
 from bt_multimodal.data.records import open_source
+from bt_multimodal.data.sources.summary import summary
 from bt_multimodal.data.streamed_samples import StreamedSamples
 from bt_multimodal.data.streams import open_stream
-from bt_multimodal.data.summary import summary
 from bt_multimodal.data.whole_samples import WholeSamples
 from bt_multimodal.modality import Modality
 from bt_multimodal.training.place import place

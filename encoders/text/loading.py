@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bt_multimodal.data.hub import check_hub_name
+from bt_multimodal.data.sources.hub import check_hub_name
 from bt_multimodal.encoder_file import LoadedEncoder, load_encoder
 from encoders.text.pooling import POOLINGS
 from encoders.text.pretrained import PretrainedText

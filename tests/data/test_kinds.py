@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bt_multimodal.data.records import DataError, Records, open_source
-from bt_multimodal.data.rows import read_rows
+from bt_multimodal.data.sources.rows import read_rows
 from bt_multimodal.data.streams import open_stream
 from encoders.audio.modality import AUDIO
 from encoders.image.modality import IMAGES
@@ -664,7 +664,7 @@ def test_tar_files_whose_names_are_not_utf_8(tmp_path):
 
 
 def test_what_was_found_is_said(tmp_path):
-    from bt_multimodal.data.summary import summary
+    from bt_multimodal.data.sources.summary import summary
 
     put(tmp_path, *classes("train/", ".jpg", **{f"c{i}": i + 1 for i in range(6)}), *many("val/{}.jpg", 2), "train/gone/1.heic",
         *classes("test/", ".jpg", c0=1), "a.xml", "x.tar", "extra/1.jpg")  # fmt: skip

@@ -13,9 +13,10 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
-from bt_multimodal.data import records, tables
+from bt_multimodal.data import records
 from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.records import Splits, open_records
+from bt_multimodal.data.sources import tables
 from encoders.image.modality import IMAGES
 
 
@@ -455,7 +456,7 @@ def test_a_name_that_differs_in_digits_is_no_slip(tmp_path, monkeypatch):
 def test_without_a_connection_the_hubs_client_does_not_try_again(monkeypatch):
     from huggingface_hub import constants
 
-    from bt_multimodal.data import hub
+    from bt_multimodal.data.sources import hub
 
     def load_dataset(*_):
         assert constants.HF_HUB_OFFLINE

@@ -14,9 +14,9 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from bt_multimodal.data import rows
 from bt_multimodal.data.decoding import DecodedRecords
 from bt_multimodal.data.records import DataError, Records, Splits, open_records
+from bt_multimodal.data.sources import rows
 from bt_multimodal.data.streams import Stream
 
 COLUMNS = ("text", "sentence", "title+text", "sentence1,sentence2")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bt_multimodal.data.columns import DataError, check_contents, find_column, there_are
-from bt_multimodal.data.split_names import TEST, VALIDATION, by_role
-from bt_multimodal.data.tables import SourceOptions, find_splits
+from bt_multimodal.data.sources.split_names import TEST, VALIDATION, by_role
+from bt_multimodal.data.sources.tables import SourceOptions, find_splits
 
 _COLUMNS = (
     ("first sentence", ("sentence1", "sent1", "text1", "sentence_a", "sentence_A")),

@@ -8,8 +8,8 @@ import torch
 
 from bt_multimodal.data.columns import DataError
 from bt_multimodal.data.records import Records, read_parts
-from bt_multimodal.data.split_names import TEST, TRAIN, VALIDATION, by_role
-from bt_multimodal.data.tables import SourceOptions, Split, find_splits
+from bt_multimodal.data.sources.split_names import TEST, TRAIN, VALIDATION, by_role
+from bt_multimodal.data.sources.tables import SourceOptions, Split, find_splits
 from bt_multimodal.evaluation.figures import Figure, Rows
 from bt_multimodal.evaluation.report import Comparison
 from encoders.text.evaluation.pairs import check_names, source_name

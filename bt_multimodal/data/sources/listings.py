@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bt_multimodal.data.columns import LABEL_COLUMNS, DataError, known_column, printable, shortened
-from bt_multimodal.data.layout import Group, Layout
-from bt_multimodal.data.rows import MANIFESTS, cell_text, is_kind, plain_stem, read_rows, split_column
-from bt_multimodal.data.split_names import TEST, TRAIN, VALIDATION, partner, role
+from bt_multimodal.data.sources.layout import Group, Layout
+from bt_multimodal.data.sources.rows import MANIFESTS, cell_text, is_kind, plain_stem, read_rows, split_column
+from bt_multimodal.data.sources.split_names import TEST, TRAIN, VALIDATION, partner, role
 
 _ALWAYS = frozenset({"metadata", "manifest"})
 _FOLDERS = frozenset({"meta", "metadata", "annotations", "labels", "lists", "splits"})

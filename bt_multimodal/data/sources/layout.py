@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bt_multimodal.data.columns import printable, shortened
-from bt_multimodal.data.split_names import TEST, TRAIN, VALIDATION, exact_role, partner, role, words
-from bt_multimodal.data.walk import counted
+from bt_multimodal.data.sources.split_names import TEST, TRAIN, VALIDATION, exact_role, partner, role, words
+from bt_multimodal.data.sources.walk import counted
 
 # A lone folder of such a name says what its files are, and is no class.
 _GENERIC = frozenset([

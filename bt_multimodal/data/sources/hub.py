@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from bt_multimodal.data.columns import DataError, printable, shortened
-from bt_multimodal.data.rows import ROW_FILES, is_kind
+from bt_multimodal.data.sources.rows import ROW_FILES, is_kind
 
 _PATIENCE = 5  # seconds to find out whether the hub can be reached
 

@@ -10,7 +10,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from bt_multimodal.data import parquet, tars
 from bt_multimodal.data.columns import (
     DataError,
     check_contents,
@@ -19,13 +18,14 @@ from bt_multimodal.data.columns import (
     joined,
     there_are,
 )
-from bt_multimodal.data.folders import tables_in
-from bt_multimodal.data.hub import load_from_hub
-from bt_multimodal.data.rows import ROW_FILES, cell_text, read_rows
-from bt_multimodal.data.split_names import TRAIN, asked, by_role, exact_role, role
-from bt_multimodal.data.tables import SourceOptions, split_by_cell, split_files
-from bt_multimodal.data.text_files import is_kind, plain_stem
-from bt_multimodal.data.walk import walk
+from bt_multimodal.data.sources import parquet, tars
+from bt_multimodal.data.sources.folders import tables_in
+from bt_multimodal.data.sources.hub import load_from_hub
+from bt_multimodal.data.sources.rows import ROW_FILES, cell_text, read_rows
+from bt_multimodal.data.sources.split_names import TRAIN, asked, by_role, exact_role, role
+from bt_multimodal.data.sources.tables import SourceOptions, split_by_cell, split_files
+from bt_multimodal.data.sources.text_files import is_kind, plain_stem
+from bt_multimodal.data.sources.walk import walk
 
 File = tuple[str, Callable[[], Iterator[Sequence[Any]]]]
 _READ = 64  # rows to read at a time

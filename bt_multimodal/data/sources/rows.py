@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from bt_multimodal.data.columns import LABEL_COLUMNS, DataError, shortened
-from bt_multimodal.data.dialects import Dialect, find_dialect, looks_like_data, table_lines
-from bt_multimodal.data.split_names import role
-from bt_multimodal.data.text_files import LONGEST_CELL, beginning, is_kind, kind, lines, open_text, plain_stem
+from bt_multimodal.data.sources.dialects import Dialect, find_dialect, looks_like_data, table_lines
+from bt_multimodal.data.sources.split_names import role
+from bt_multimodal.data.sources.text_files import (
+    LONGEST_CELL,
+    beginning,
+    is_kind,
+    kind,
+    lines,
+    open_text,
+    plain_stem,
+)
 
 __all__ = [
     "MANIFESTS",

@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bt_multimodal.data import parquet, tars
 from bt_multimodal.data.columns import (
     LABEL_COLUMNS,
     LONGEST_LABEL,
@@ -20,9 +19,10 @@ from bt_multimodal.data.columns import (
     label_too_long,
     shortened,
 )
-from bt_multimodal.data.folders import Split, Wanted, escaped, open_folder, split_files, unescaped
-from bt_multimodal.data.hub import load_from_hub, unreachable
-from bt_multimodal.data.rows import (
+from bt_multimodal.data.sources import parquet, tars
+from bt_multimodal.data.sources.folders import Split, Wanted, escaped, open_folder, split_files, unescaped
+from bt_multimodal.data.sources.hub import load_from_hub, unreachable
+from bt_multimodal.data.sources.rows import (
     MANIFESTS,
     ROW_FILES,
     is_kind,
@@ -31,9 +31,9 @@ from bt_multimodal.data.rows import (
     row_tables,
     split_column,
 )
-from bt_multimodal.data.split_names import role
-from bt_multimodal.data.summary import Found
-from bt_multimodal.data.tars import Stretch
+from bt_multimodal.data.sources.split_names import role
+from bt_multimodal.data.sources.summary import Found
+from bt_multimodal.data.sources.tars import Stretch
 
 __all__ = ["Source", "SourceOptions", "Split", "find_splits", "split_files"]
 

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bt_multimodal.data.text_files import LONGEST_CELL, SAMPLE, beginning, kind, lines, open_text
+from bt_multimodal.data.sources.text_files import LONGEST_CELL, SAMPLE, beginning, kind, lines, open_text
 
 _SEPARATORS = (",", "\t", ";", "|")
 _LOOK = 50  # rows

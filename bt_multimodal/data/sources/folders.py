@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bt_multimodal.data.columns import DataError, printable, shortened
-from bt_multimodal.data.layout import Group, Layout, arrange
-from bt_multimodal.data.listings import applied
-from bt_multimodal.data.split_names import TRAIN, exact_role, role, without_shard, words
-from bt_multimodal.data.summary import Found
-from bt_multimodal.data.text_files import is_kind, plain_stem
-from bt_multimodal.data.walk import counted, ending, walk
+from bt_multimodal.data.sources.layout import Group, Layout, arrange
+from bt_multimodal.data.sources.listings import applied
+from bt_multimodal.data.sources.split_names import TRAIN, exact_role, role, without_shard, words
+from bt_multimodal.data.sources.summary import Found
+from bt_multimodal.data.sources.text_files import is_kind, plain_stem
+from bt_multimodal.data.sources.walk import counted, ending, walk
 
 _DOCUMENTATION = frozenset(
     {"readme", "license", "licence", "requirements", "changelog", "notice", "citation"}
