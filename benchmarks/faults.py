@@ -36,6 +36,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.forked_runs import Point, Run, differs
+from bt_multimodal.stop_signals import SIGNALS
 
 SHORT = [
     "--model.projector", "[32, 32]", "--model.warmup_epochs", "1", "--trainer.max_epochs", "4",

@@ -33,7 +33,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 MOST_BYTES, MOST_SECONDS = 2 * 10**9, 20
-QUICK = ["--trainer.fast_dev_run", "true", "--model.projector", "[16, 16]", "--model.warmup_epochs", "0"]
+QUICK = [
+    "--trainer.fast_dev_run", "true", "--model.projector", "[16, 16]", "--model.warmup_epochs", "0",
+    "--probe.linear", "false", "--probe.per_class", "[2]",
+]  # fmt: skip
 IMAGES = ["image", "pretrain", "--config", "image/digits", *QUICK, "--model.encoder.widths", "[8]"]
 SOUNDS = ["audio", "pretrain", "--config", "audio/synthetic", *QUICK, "--model.encoder.widths", "[8]"]
 TEXTS = ["text", "pretrain", "--config", "text/docstrings", *QUICK, "--views.vocabulary", "300"]
