@@ -16,6 +16,9 @@ import hashlib, os, signal, sys, threading, time
 from bt_multimodal.errors import Stopped
 from bt_multimodal.stop_signals import SIGNALS, held, leave_to_main, not_held, received, stop_signals
 
+for number in SIGNALS:  # in the background of a shell some are ignored
+    signal.signal(number, signal.SIG_DFL)
+
 def send(number=signal.SIGTERM, to=None):
     os.kill(to or os.getpid(), number)
     time.sleep(0.02)
@@ -149,6 +152,7 @@ def test_a_loader_process_obeys_a_second_sigterm(signals, status):
 
 
 def test_the_handlers_are_given_back():
+    kept = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
     before = [signal.getsignal(number) for number in SIGNALS]
     fd = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(fd)
@@ -156,6 +160,7 @@ def test_the_handlers_are_given_back():
         signal.raise_signal(signal.SIGUSR1)
     assert [signal.getsignal(number) for number in SIGNALS] == before
     assert signal.set_wakeup_fd(fd) == fd
+    signal.signal(signal.SIGUSR1, kept)
 
 
 def test_in_a_thread_nothing_is_done():

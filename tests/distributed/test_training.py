@@ -39,6 +39,7 @@ def rank_main(rank, folder):
     sys.path.insert(0, str(folder))
     import my_lab
 
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
     status = {"whole": [run(IMAGES, folder / "whole")]}
     if rank == 1:  # the signal reaches one rank alone
         my_lab.count, my_lab.kill_at, my_lab.how = 0, 2 * 6, signal.SIGTERM

@@ -163,6 +163,15 @@ MOMENTS = {
 QUICK_MOMENTS = ("the data are opened", "within an epoch", "the last look of the online probe", "the table")
 
 
+@pytest.fixture
+def not_ignored():
+    """Signals as a terminal leaves them: in the background of a shell some are ignored."""
+    kept = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
 def at(monkeypatch, moment, do):
     """Call ``do`` just before a moment of the next run."""
     owner, name, nth = MOMENTS[moment]
@@ -183,7 +192,9 @@ def at(monkeypatch, moment, do):
         for moment, number in zip(MOMENTS, itertools.cycle(SIGNALS), strict=False)
     ],
 )
-def test_a_signal_at_any_moment_saves_and_ends(tmp_path, my_lab, capfd, monkeypatch, moment, number):
+def test_a_signal_at_any_moment_saves_and_ends(
+    tmp_path, my_lab, not_ignored, capfd, monkeypatch, moment, number
+):
     words = (*TABLE, "--checkpoint.steps", "3")
     assert run(IMAGES, tmp_path / "whole", *words) == 0
     capfd.readouterr()
