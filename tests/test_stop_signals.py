@@ -40,8 +40,8 @@ def process(body, **options):
 
 
 def outcome(body):
-    child = process(body)
-    out, err = child.communicate(timeout=60)
+    with process(body) as child:
+        out, err = child.communicate(timeout=60)
     return child.returncode, out.split(), err
 
 
@@ -86,16 +86,17 @@ def test_what_it_says_and_the_status():
 
 @pytest.mark.parametrize("hold", ["held()", "not_held()"])
 def test_the_second_one_ends_a_long_call_at_once(hold):
-    child = process(f"with stop_signals(), {hold}: long_call()")
-    try:
-        assert child.stdout.readline() == "in it\n"
-        child.send_signal(signal.SIGINT)
-        time.sleep(0.7)
-        assert child.poll() is None
-        child.send_signal(signal.SIGTERM)
-        _, err = child.communicate(timeout=30)
-    finally:
-        child.kill()
+    with process(f"with stop_signals(), {hold}: long_call()") as child:
+        try:
+            assert child.stdout.readline() == "in it\n"
+            time.sleep(0.5)  # until it is
+            child.send_signal(signal.SIGINT)
+            time.sleep(0.7)
+            assert child.poll() is None
+            child.send_signal(signal.SIGTERM)
+            _, err = child.communicate(timeout=30)
+        finally:
+            child.kill()
     assert child.returncode == 128 + signal.SIGTERM
     assert err.split("\n")[-2] == "ended at once by a second SIGTERM"
 
