@@ -22,8 +22,9 @@ from bt_multimodal.commands.import_order import working_folder_last
 from bt_multimodal.commands.keys import Keys, make_parser
 from bt_multimodal.commands.near_keys import check_words, unknown
 from bt_multimodal.commands.run_folder import check_encoder
-from bt_multimodal.commands.training_run import is_first_rank, is_started_by_rank_0
+from bt_multimodal.commands.training_run import is_started_by_rank_0
 from bt_multimodal.errors import Stopped, TrainingFailedError, one_line
+from bt_multimodal.launchers import is_first_rank
 from bt_multimodal.stop_signals import stop_signals
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bt_multimodal.commands.config_text import config_text
+from bt_multimodal.data.columns import shortened
 
 # What changes no step of a run: how it is watched, saved, measured and spread over a machine.
 _FREE = (
@@ -78,7 +79,9 @@ def check_settings(
         changed.append((name.removesuffix(".class_path"), before, after))
     if not changed:
         return
-    text = ", ".join(f"{name} {_text(new)} (it has {_text(old)})" for name, old, new in changed[:_SHOWN])
+    text = ", ".join(
+        f"{name} {shortened(str(new))} (it has {shortened(str(old))})" for name, old, new in changed[:_SHOWN]
+    )
     more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
     way = "leave them out to continue it, or choose another --run_dir for a new run"
     if {name for name, *_ in changed} <= set(_LENGTH):
@@ -141,8 +144,3 @@ def _endless(length: Any) -> float:
 
 def _ends(path: str) -> tuple[str, str]:
     return path.partition(".")[0], path.rpartition(".")[2]
-
-
-def _text(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:40]} ... {text[-15:]}"

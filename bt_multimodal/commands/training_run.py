@@ -8,6 +8,7 @@ from bt_multimodal.commands.continued import check_settings, kept_config, measur
 from bt_multimodal.commands.run_folder import CHECKPOINTS, CONFIG, RunFolder, link_latest, new_folder
 from bt_multimodal.commands.trainer_options import check_options
 from bt_multimodal.errors import Stopped
+from bt_multimodal.launchers import is_first_rank
 from bt_multimodal.safe_files import write_safely
 
 if TYPE_CHECKING:
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
 
 _RUN_DIR = "BT_MULTIMODAL_RUN_DIR"  # left for the ranks that Lightning starts by this command again
 _ONE_BY_ONE = "ranks that are started one by one, as torchrun and srun do, need the same --run_dir"
-
-
-def is_first_rank() -> bool:
-    """Whether this process is rank 0, by what launchers tell it, or alone."""
-    told = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
-    return next((rank for rank in told if rank is not None), "0") == "0"
 
 
 def is_started_by_rank_0() -> bool:

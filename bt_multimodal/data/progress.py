@@ -1,12 +1,13 @@
 """What a stage that takes long shows: a bar on a terminal, a line elsewhere, nothing if it is short."""
 
-import os
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
+
+from bt_multimodal.launchers import is_first_rank
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ def progressing(iterable: Iterable[T], what: str, total: int | None = None) -> I
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
-    if not _is_first_rank():
+    if not is_first_rank():
         yield from iterable
     elif sys.stderr is not None and sys.stderr.isatty():
         from tqdm import tqdm
@@ -46,7 +47,7 @@ def progressing(iterable: Iterable[T], what: str, total: int | None = None) -> I
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """Context of a stage without countable parts; after three seconds a line says what is done."""
-    if not _is_first_rank():
+    if not is_first_rank():
         yield
         return
     timer = threading.Timer(_DELAY, _say, (what,))
@@ -56,10 +57,6 @@ def working(what: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-def _is_first_rank() -> bool:
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
 
 
 def _say(what: str) -> None:

@@ -1,11 +1,11 @@
 """What was found in a source, in a few lines for the user."""
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from bt_multimodal.data.columns import printable, shortened
+from bt_multimodal.launchers import is_first_rank
 
 if TYPE_CHECKING:
     from bt_multimodal.data.records import Records, Splits
@@ -84,6 +84,5 @@ def _counted(number: int, what: str) -> str:
 
 def say(lines: Sequence[str]) -> None:
     """Print lines on standard error, once over all ranks."""
-    told = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
-    if next((rank for rank in told if rank is not None), "0") == "0":
+    if is_first_rank():
         print("\n".join(lines), file=sys.stderr, flush=True)
